@@ -1,0 +1,1 @@
+"""The JSON API under /v1, health and metrics: plain Quart."""

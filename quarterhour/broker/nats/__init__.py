@@ -1,0 +1,1 @@
+"""The NATS adapter: the only place that imports `nats`."""

@@ -1,0 +1,304 @@
+"""The broker port: what the gateway and the runner need of a message broker, one Protocol for each role.
+
+It speaks in invocations, deliveries, leases, records and functions, never in subjects or streams.
+Every adapter passes the conformance suite in `tests/broker/`; `docs/brokers.md` says how to write one.
+
+Every coroutine here may raise `BrokerUnavailable`, within `ANSWER_S` of the call: then it is not
+known whether it took effect, and repeating it is safe. None of them buffers for a later connection.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from quarterhour.clock import Clock, SystemClock
+from quarterhour.function import Manifest
+from quarterhour.invocation import Invocation
+from quarterhour.record import Record
+from quarterhour.reply import Reply
+
+__all__ = [
+    "ANSWER_S",
+    "Beat",
+    "Broker",
+    "BrokerOptions",
+    "Calls",
+    "Connect",
+    "Connection",
+    "Delivery",
+    "Depth",
+    "Directory",
+    "Queue",
+    "Records",
+    "Run",
+    "Settlement",
+    "Status",
+    "Work",
+]
+
+ANSWER_S = 4.0  # the broker answers within this, or is away; a client then has its 503 within 5 s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerOptions:
+    """What an adapter is told. `name` says whose connection it is; times are seconds."""
+
+    url: str
+    name: str
+    namespace: str = "quarterhour"
+    lease_s: float = 30.0
+    record_succeeded_s: float = 24 * 3600.0
+    record_failed_s: float = 7 * 24 * 3600.0
+    dead_letter_s: float = 30 * 24 * 3600.0
+    clock: Clock = field(default_factory=SystemClock)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One hand-over of an invocation to a runner.
+
+    `number` counts the deliveries of this attempt (1 is the first). `leased_until` (seconds of
+    `Clock.boot`) is the moment up to which nobody else is handed the invocation; a renewal extends
+    it. `doubtful`: the broker may have forgotten earlier deliveries (it was away a moment ago), so
+    ask who runs it before starting. `envelope` is the invocation as it came, for the worker;
+    `token` is the adapter's own.
+    """
+
+    invocation: Invocation
+    envelope: bytes
+    number: int
+    leased_until: float
+    doubtful: bool
+    token: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """The final answer to a delivery: what is stored in one step, before the acknowledgement.
+
+    `record` replaces the revision it carries; `retry` is the next attempt, put on the queue at its
+    `due_at`. A record that is dead takes its invocation along as a dead letter.
+    """
+
+    delivery: Delivery
+    record: Record
+    retry: Invocation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """A function's queue: how many wait, how many are leased, and since when (Unix s) the oldest waits."""
+
+    waiting: int = 0
+    leased: int = 0
+    oldest_due_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """An attempt that runs now."""
+
+    runner: str
+    attempt: int
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """All that the broker knows of an invocation: its record, and the run that is under way."""
+
+    record: Record
+    run: Run | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """A runner's sign of life, sent once a second. `metrics` is `host:port`, None without metrics.
+
+    """
+
+    runner: str
+    functions: tuple[str, ...]
+    slots: int
+    draining: bool = False
+    metrics: str | None = None
+
+
+class Connection(Protocol):
+    """The state of the connection to the broker."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker answers now."""
+        ...
+
+    @property
+    def body_bytes_max(self) -> int:
+        """The largest body of a request or a response that fits into one message."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about settings of the broker that weaken a promise, for the log at start."""
+        ...
+
+    async def lost(self) -> None:
+        """Return once the connection is closed for good: the process should end then."""
+        ...
+
+
+class Calls(Protocol):
+    """Synchronous invocations, from a gateway to a runner of its choice."""
+
+    async def call(self, runner: str, invocation: Invocation) -> Reply:
+        """Have `runner` run `invocation` and return its reply, however long that takes.
+
+        Raises `RunnerGone` if nobody serves under that name, `TooLarge`. The caller watches the
+        runner's beats and cancels; a reply that comes after that is dropped.
+        """
+        ...
+
+    async def serve(self, runner: str, take: "Callable[[Invocation, bytes, Answer], None]") -> None:
+        """Start to receive calls for `runner`: `take(invocation, envelope, answer)` is called for each.
+
+        `take` must not block. An envelope of an unknown version is answered `not_served`.
+        """
+        ...
+
+    async def stop_serving(self) -> None:
+        """Receive no further calls: from its return on, a call gets `RunnerGone` at once."""
+        ...
+
+
+Answer = Callable[[Reply], Awaitable[None]]
+
+
+class Queue(Protocol):
+    """The background queue as gateways use it."""
+
+    async def enqueue(self, invocation: Invocation) -> None:
+        """Return once the invocation is safely stored (fsynced, as far as the broker does that).
+
+        Repeats with the same id store it once. Raises `TooLarge`.
+        """
+        ...
+
+    async def tend(self, functions: Collection[str]) -> Mapping[str, Depth]:
+        """Look after the queues of `functions` and return how deep they are.
+
+        Called about once a second by every gateway: tells runners of work that they may have
+        missed, and removes what is settled.
+        """
+        ...
+
+
+class Work(Protocol):
+    """Background work as runners take it."""
+
+    async def prepare(self, functions: Collection[Manifest]) -> None:
+        """Make queues for these functions ready to be pulled, with their concurrency limits."""
+        ...
+
+    def bells(self) -> AsyncIterator[frozenset[str]]:
+        """The names of functions that may have work, whenever there is news.
+
+        If no gateway was heard for 5 s, the adapter looks at the queues itself.
+        """
+        ...
+
+    def pull(self, function: str, count: int) -> AsyncIterator[Delivery]:
+        """At most `count` deliveries that wait now; ends at once, or within a second, without more.
+
+        Must be iterated to its end: a pull that is dropped may leave deliveries to their leases.
+        """
+        ...
+
+    async def renew(self, delivery: Delivery) -> float:
+        """Extend the lease. Returns the new `leased_until`, counted from the sending of the request."""
+        ...
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Store the record with its retry or dead letter in one step, then acknowledge the delivery.
+
+        Raises `Conflict` if the record has another revision: nothing is stored or acknowledged.
+        """
+        ...
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Take a delivery off the queue whose attempt has its outcome already."""
+        ...
+
+    async def hand_back(self, delivery: Delivery) -> None:
+        """Give the delivery back: it is delivered again at once, to any runner."""
+        ...
+
+    async def who_runs(self, invocation_id: str) -> Run | None:
+        """Ask every runner whether it runs the invocation now."""
+        ...
+
+    async def answer_who_runs(self, find: Callable[[str], Run | None]) -> None:
+        """Answer other processes' `who_runs` with `find(invocation_id)` from now on."""
+        ...
+
+
+class Records(Protocol):
+    """What is kept about invocations."""
+
+    async def read(self, function: str, invocation_id: str) -> Record | None:
+        """The record with its revision; None if there is none yet."""
+        ...
+
+    async def write(self, record: Record) -> Record:
+        """Store `record` if its revision is the stored one; returns it with the new revision.
+
+        Raises `Conflict`.
+        """
+        ...
+
+    async def status(self, invocation_id: str) -> Status | None:
+        """What is known of a background invocation: waiting, running or ended. None: unknown id."""
+        ...
+
+    def changes(self, invocation_id: str) -> AbstractAsyncContextManager[Callable[[float], Awaitable[None]]]:
+        """While entered, `await changed(timeout_s)` returns when the record may have changed."""
+        ...
+
+
+class Directory(Protocol):
+    """Which functions there are, and which runners live."""
+
+    async def announce(self, functions: Collection[Manifest]) -> None:
+        """Make the functions known; an announcement replaces the earlier one of the same name."""
+        ...
+
+    async def withdraw(self, names: Collection[str]) -> None:
+        """Make functions unknown again; their waiting invocations stay."""
+        ...
+
+    async def functions(self) -> Mapping[str, Manifest]:
+        """All announced functions by name."""
+        ...
+
+    async def function_changes(self, timeout_s: float) -> None:
+        """Return when functions may have been announced or withdrawn, or after `timeout_s`."""
+        ...
+
+    async def beat(self, beat: Beat) -> None:
+        """Send a sign of life."""
+        ...
+
+    def beats(self) -> AsyncIterator[Beat]:
+        """Every runner's beats as they come; asks runners to beat at once when it begins."""
+        ...
+
+    async def on_roll_call(self, answer: Callable[[], Awaitable[None]]) -> None:
+        """Call `answer` whenever a gateway asks who is there."""
+        ...
+
+
+class Broker(Connection, Calls, Queue, Work, Records, Directory, Protocol):
+    """Everything together; what `connect` of an adapter gives."""
+
+
+Connect = Callable[[BrokerOptions], AbstractAsyncContextManager[Broker]]

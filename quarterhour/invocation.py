@@ -1,0 +1,156 @@
+"""The invocation: one accepted request to run a function, and the envelope that carries it.
+
+Envelope: 4 bytes big-endian length of the header, the header as JSON, the raw body. The gateway
+writes it once; broker, runner and worker pass the body on as bytes, never decoded, never base64.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from quarterhour.errors import EnvelopeError, UnknownVersion
+from quarterhour.function import Mode
+from quarterhour.outcome import Error
+
+__all__ = [
+    "ENVELOPE_VERSION",
+    "Invocation",
+    "Request",
+    "decode_invocation",
+    "encode_invocation",
+    "next_attempt",
+    "pack",
+    "unpack",
+]
+
+ENVELOPE_VERSION = 1
+HEADER_BYTES_MAX = 1024 * 1024
+EARLIER_ERRORS_MAX = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the client sent, verbatim: the runtimes make their events out of it.
+
+    `path` and `query` are the raw, still percent-encoded text of the request line (`query` without
+    its `?`); `headers` are pairs in the order of arrival, names lower case, values latin-1.
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    client: str = ""
+    scheme: str = "http"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """One accepted request to run a function.
+
+    `attempt` is 1 for the first; `accepted_at` and `due_at` are Unix seconds; `body` is None when
+    the request had none (`b""` is an empty one); `errors` are those of the earlier attempts, the
+    last `EARLIER_ERRORS_MAX` of them.
+    """
+
+    id: str
+    function: str
+    mode: Mode
+    attempt: int
+    accepted_at: float
+    due_at: float
+    request: Request
+    body: bytes | None
+    trace: str | None = None
+    errors: tuple[Error, ...] = ()
+
+
+def next_attempt(invocation: Invocation, *, due_at: float, error: Error) -> Invocation:
+    """The same invocation as its next attempt, due at `due_at`, with what went wrong in this one."""
+    # The trace of an error is evidence, which is the record's; the envelope only tells the handler.
+    brief = Error(type=error.type, message=error.message)
+    return replace(
+        invocation,
+        attempt=invocation.attempt + 1,
+        due_at=due_at,
+        errors=(*invocation.errors, brief)[-EARLIER_ERRORS_MAX:],
+    )
+
+
+def pack(header: dict[str, Any], body: bytes) -> bytes:
+    """An envelope of `header` (plain JSON values) and `body`."""
+    text = orjson.dumps(header)
+    return b"".join((len(text).to_bytes(4, "big"), text, body))
+
+
+def unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header and the body of an envelope. Raises `EnvelopeError`."""
+    length = int.from_bytes(data[:4], "big")
+    if len(data) < 4 or length > HEADER_BYTES_MAX or length > len(data) - 4:
+        message = f"An envelope of {len(data)} bytes says its header has {length}."
+        raise EnvelopeError(message)
+    try:
+        header = orjson.loads(data[4 : 4 + length])
+    except orjson.JSONDecodeError as error:
+        message = f"An envelope's header is not JSON: {error}."
+        raise EnvelopeError(message) from None
+    if not isinstance(header, dict):
+        message = f"An envelope's header is a JSON {type(header).__name__}, not an object."
+        raise EnvelopeError(message)
+    return header, data[4 + length :]
+
+
+def encode_invocation(invocation: Invocation) -> bytes:
+    """The invocation as an envelope."""
+    request = invocation.request
+    header = {
+        "v": ENVELOPE_VERSION,
+        "id": invocation.id,
+        "function": invocation.function,
+        "mode": invocation.mode,
+        "attempt": invocation.attempt,
+        "accepted_at": invocation.accepted_at,
+        "due_at": invocation.due_at,
+        "method": request.method,
+        "path": request.path,
+        "query": request.query,
+        "headers": request.headers,
+        "client": request.client,
+        "scheme": request.scheme,
+        "has_body": invocation.body is not None,
+        "trace": invocation.trace,
+        "errors": [error.to_json() for error in invocation.errors],
+    }
+    return pack(header, invocation.body or b"")
+
+
+def decode_invocation(data: bytes) -> Invocation:
+    """The invocation in an envelope. Raises `UnknownVersion`, `EnvelopeError`."""
+    header, body = unpack(data)
+    if header.get("v") != ENVELOPE_VERSION:
+        message = f"An envelope has version {header.get('v')!r}; this process knows {ENVELOPE_VERSION}."
+        raise UnknownVersion(message)
+    try:
+        return Invocation(
+            id=header["id"],
+            function=header["function"],
+            mode=Mode(header["mode"]),
+            attempt=header["attempt"],
+            accepted_at=header["accepted_at"],
+            due_at=header["due_at"],
+            request=Request(
+                method=header["method"],
+                path=header["path"],
+                query=header["query"],
+                headers=tuple((name, value) for name, value in header["headers"]),
+                client=header["client"],
+                scheme=header["scheme"],
+            ),
+            body=body if header["has_body"] else None,
+            trace=header["trace"],
+            errors=tuple(Error.from_json(error) for error in header["errors"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"An envelope's header lacks or garbles {error}."
+        raise EnvelopeError(message) from None

@@ -1,0 +1,283 @@
+"""The record: what the broker keeps about a background invocation, and how it moves on.
+
+Pure: every function takes a record and gives the next one. Writing it is a compare-and-set on its
+revision, so of two writers one learns that it came second.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from quarterhour.errors import EnvelopeError
+from quarterhour.function import Mode
+from quarterhour.invocation import Invocation
+from quarterhour.lifecycle import FINAL, Event, State, advance
+from quarterhour.outcome import Error, Outcome, Succeeded, error_of
+from quarterhour.retry import Bury, BuryReason, Complete, Disposition, Retry
+
+__all__ = [
+    "LOGS_BYTES_MAX",
+    "OPEN_NOTES_MAX",
+    "RECORD_BYTES_MAX",
+    "RESULT_BYTES_MAX",
+    "SUSPECT_NOTES",
+    "Attempt",
+    "Record",
+    "buried",
+    "decode_record",
+    "encode_record",
+    "handed_back",
+    "is_settled",
+    "settled",
+    "started",
+    "waiting",
+]
+
+OPEN_NOTES_MAX = 5  # runners lost with an invocation before it is buried
+SUSPECT_NOTES = 2  # from here on it runs alone among suspects
+RESULT_BYTES_MAX = 64 * 1024
+LOGS_BYTES_MAX = 64 * 1024
+RECORD_BYTES_MAX = 512 * 1024  # whatever a function printed, the record stays within a broker's message
+ATTEMPTS_MAX = 100  # the first and the latest are kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt that has ended. Times are Unix seconds; `logs` are its last lines."""
+
+    attempt: int
+    started_at: float
+    finished_at: float
+    outcome: str
+    error: Error | None
+    logs: str
+    runner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is known about an invocation. Times are Unix seconds.
+
+    `attempt` is the current or last attempt; `notes` are the start notes of this attempt that are
+    still open: the runners that were lost with it, and the one that runs it now. `revision` is the
+    broker's, for the compare-and-set: 0 while nothing is stored.
+    """
+
+    id: str
+    function: str
+    mode: Mode
+    state: State
+    attempt: int
+    accepted_at: float
+    due_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    next_attempt_at: float | None = None
+    reason: BuryReason | None = None
+    result: bytes | None = None
+    notes: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    revision: int = 0
+
+
+def waiting(invocation: Invocation) -> Record:
+    """The record of an invocation about which the broker has none yet."""
+    return Record(
+        id=invocation.id,
+        function=invocation.function,
+        mode=invocation.mode,
+        state=State.WAITING,
+        attempt=invocation.attempt,
+        accepted_at=invocation.accepted_at,
+        due_at=invocation.due_at,
+    )
+
+
+def due(record: Record, invocation: Invocation) -> Record:
+    """The record once `invocation`, the next attempt that it waits for, has been delivered."""
+    if record.state in {State.RETRYING, State.DELAYED} and record.attempt < invocation.attempt:
+        return replace(
+            record,
+            state=advance(record.state, Event.DUE),
+            attempt=invocation.attempt,
+            due_at=invocation.due_at,
+            next_attempt_at=None,
+            notes=(),
+        )
+    return record
+
+
+def is_settled(record: Record, attempt: int) -> bool:
+    """Whether `attempt` has its outcome already: a delivery of it is acknowledged, not run."""
+    if record.state in FINAL or record.attempt > attempt:
+        return True
+    return record.attempt == attempt and record.state is State.RETRYING
+
+
+def started(record: Record, *, runner: str, now: float) -> Record:
+    """The record with one more open start note, written before the handler of a second delivery."""
+    return replace(
+        record,
+        state=advance(record.state, Event.STARTED),
+        started_at=now,
+        notes=(*record.notes, runner),
+    )
+
+
+def handed_back(record: Record) -> Record:
+    """The record with the latest start note cancelled: nobody was lost, the runner gave it back."""
+    return replace(
+        record,
+        state=advance(record.state, Event.HANDED_BACK),
+        started_at=None,
+        notes=record.notes[:-1],
+    )
+
+
+def settled(
+    record: Record,
+    outcome: Outcome,
+    disposition: Disposition,
+    *,
+    started_at: float,
+    finished_at: float,
+    logs: str,
+    runner: str,
+) -> Record:
+    """The record with the outcome of its current attempt, and what was decided about it."""
+    if record.state is State.WAITING:  # a first delivery has no start note
+        record = replace(record, state=advance(record.state, Event.STARTED))
+    attempt = Attempt(
+        attempt=record.attempt,
+        started_at=started_at,
+        finished_at=finished_at,
+        outcome=outcome.result,
+        error=error_of(outcome),
+        logs=logs,
+        runner=runner,
+    )
+    attempts = (*record.attempts, attempt)
+    if len(attempts) > ATTEMPTS_MAX:
+        attempts = (attempts[0], *attempts[-ATTEMPTS_MAX + 1 :])
+    event, next_attempt_at, reason = _what_follows(outcome, disposition, finished_at)
+    return replace(
+        record,
+        state=advance(record.state, event),
+        started_at=started_at,
+        finished_at=None if event is Event.RETRIED else finished_at,
+        next_attempt_at=next_attempt_at,
+        reason=reason,
+        result=outcome.value if isinstance(outcome, Succeeded) else None,
+        notes=(),
+        attempts=attempts,
+    )
+
+
+def buried(record: Record, reason: BuryReason, *, now: float) -> Record:
+    """The record of an invocation that is set aside without another attempt."""
+    return replace(
+        record,
+        state=advance(record.state, Event.BURIED),
+        finished_at=now,
+        next_attempt_at=None,
+        reason=reason,
+        notes=(),
+    )
+
+
+def _what_follows(
+    outcome: Outcome, disposition: Disposition, finished_at: float
+) -> tuple[Event, float | None, BuryReason | None]:
+    match disposition:
+        case Complete():
+            event = Event.SUCCEEDED if isinstance(outcome, Succeeded) else Event.CANCELLED
+            return event, None, None
+        case Retry(delay_s=delay_s):
+            return Event.RETRIED, finished_at + delay_s, None
+        case Bury(reason=reason):
+            return Event.BURIED, None, reason
+
+
+def encode_record(record: Record) -> bytes:
+    """The record as JSON of at most `RECORD_BYTES_MAX`: the oldest logs go first if it is more."""
+    data = _dump(record)
+    kept = list(record.attempts)
+    for index, attempt in enumerate(record.attempts):
+        if len(data) <= RECORD_BYTES_MAX:
+            break
+        kept[index] = replace(attempt, logs="")
+        data = _dump(replace(record, attempts=tuple(kept)))
+    return data
+
+
+def _dump(record: Record) -> bytes:
+    return orjson.dumps(
+        {
+            "v": 1,
+            "id": record.id,
+            "function": record.function,
+            "mode": record.mode,
+            "state": record.state,
+            "attempt": record.attempt,
+            "accepted_at": record.accepted_at,
+            "due_at": record.due_at,
+            "started_at": record.started_at,
+            "finished_at": record.finished_at,
+            "next_attempt_at": record.next_attempt_at,
+            "reason": record.reason,
+            "result": None if record.result is None else record.result.decode(),
+            "notes": record.notes,
+            "attempts": [
+                {
+                    "attempt": attempt.attempt,
+                    "started_at": attempt.started_at,
+                    "finished_at": attempt.finished_at,
+                    "outcome": attempt.outcome,
+                    "error": attempt.error.to_json() if attempt.error else None,
+                    "logs": attempt.logs,
+                    "runner": attempt.runner,
+                }
+                for attempt in record.attempts
+            ],
+        }
+    )
+
+
+def decode_record(data: bytes, *, revision: int) -> Record:
+    """The record in `data`, stored as `revision`. Raises `EnvelopeError`."""
+    try:
+        fields: dict[str, Any] = orjson.loads(data)
+        return Record(
+            id=fields["id"],
+            function=fields["function"],
+            mode=Mode(fields["mode"]),
+            state=State(fields["state"]),
+            attempt=fields["attempt"],
+            accepted_at=fields["accepted_at"],
+            due_at=fields["due_at"],
+            started_at=fields["started_at"],
+            finished_at=fields["finished_at"],
+            next_attempt_at=fields["next_attempt_at"],
+            reason=BuryReason(fields["reason"]) if fields["reason"] else None,
+            result=None if fields["result"] is None else fields["result"].encode(),
+            notes=tuple(fields["notes"]),
+            attempts=tuple(_attempt(attempt) for attempt in fields["attempts"]),
+            revision=revision,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = f"A record lacks or garbles {error}."
+        raise EnvelopeError(message) from None
+
+
+def _attempt(fields: dict[str, Any]) -> Attempt:
+    error = fields["error"]
+    return Attempt(
+        attempt=fields["attempt"],
+        started_at=fields["started_at"],
+        finished_at=fields["finished_at"],
+        outcome=fields["outcome"],
+        error=Error.from_json(error) if error else None,
+        logs=fields["logs"],
+        runner=fields["runner"],
+    )

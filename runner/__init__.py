@@ -1,0 +1,1 @@
+"""The runner: delivery in, outcome out. It never speaks HTTP and never imports the gateway."""

@@ -1,0 +1,1 @@
+"""The sandbox: worker processes that run user code, and the guards that end them."""
