@@ -1,17 +1,17 @@
 """The error tree. Each class has a stable code; only the gateway's problem table knows HTTP statuses.
 
-    QuarterhourError
-    ├── SettingsError            a setting or a function's configuration is wrong
-    ├── EnvelopeError            bytes that are no envelope
-    │   └── UnknownVersion       an envelope of a version that this process does not know
-    ├── IllegalTransition        (quarterhour.lifecycle)
-    └── BrokerError
-        ├── BrokerUnavailable    away, or did not answer in time; the operation may be tried again
-        ├── BrokerUnsuitable     a server that cannot hold the promises (too old, no JetStream, ...)
-        ├── TooLarge             a message that the broker would refuse
-        ├── Conflict             a compare-and-set found another revision
-        ├── RunnerGone           nobody serves at the runner's address: the call was never started
-        └── RunnerLost           the runner that has the call went silent
+QuarterhourError
+├── SettingsError            a setting or a function's configuration is wrong
+├── EnvelopeError            bytes that are no envelope
+│   └── UnknownVersion       an envelope of a version that this process does not know
+├── IllegalTransition        (quarterhour.lifecycle)
+└── BrokerError
+    ├── BrokerUnavailable    away, or did not answer in time; the operation may be tried again
+    ├── BrokerUnsuitable     a server that cannot hold the promises (too old, no JetStream, ...)
+    ├── TooLarge             a message that the broker would refuse
+    ├── Conflict             a compare-and-set found another revision
+    ├── RunnerGone           nobody serves at the runner's address: the call was never started
+    └── RunnerLost           the runner that has the call went silent
 """
 
 __all__ = [

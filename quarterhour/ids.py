@@ -1,11 +1,13 @@
 """Ids of invocations: UUIDv7, so that they sort by the time of their acceptance."""
 
 import re
+import secrets
+import socket
 from collections.abc import Callable
 
 import uuid_utils
 
-__all__ = ["MakeId", "is_invocation_id", "new_id"]
+__all__ = ["MakeId", "is_invocation_id", "new_id", "new_process_name"]
 
 MakeId = Callable[[], str]
 
@@ -20,3 +22,9 @@ def new_id() -> str:
 def is_invocation_id(text: str) -> bool:
     """Whether `text` has the form of an id, and so is safe as one token of a broker's subject."""
     return _ID.fullmatch(text) is not None
+
+
+def new_process_name() -> str:
+    """A name for a process, unique among all hosts: its host's, and a random part."""
+    host = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname())[:40] or "host"
+    return f"{host}-{secrets.token_hex(4)}"

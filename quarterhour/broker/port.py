@@ -20,6 +20,7 @@ from quarterhour.reply import Reply
 
 __all__ = [
     "ANSWER_S",
+    "Answer",
     "Beat",
     "Broker",
     "BrokerOptions",
@@ -114,9 +115,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """A runner's sign of life, sent once a second. `metrics` is `host:port`, None without metrics.
-
-    """
+    """A runner's sign of life, sent once a second. `metrics` is `host:port`, None without metrics."""
 
     runner: str
     functions: tuple[str, ...]

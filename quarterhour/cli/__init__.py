@@ -1,1 +1,1 @@
-"""The command line: starts processes and talks HTTP to gateways; imports neither gateway nor runner."""
+"""The command line: starts processes and talks HTTP to a gateway; it imports neither gateway nor runner."""

@@ -1,0 +1,46 @@
+"""Admission: whether a request to a function is taken on. Pure: what is known is handed in."""
+
+from dataclasses import dataclass
+
+from gateway.problems import Code, Problem
+from quarterhour.function import Manifest
+
+__all__ = ["Admitted", "Decision", "Unknown", "admit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """The request is taken on, for this function."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """There is no such function."""
+
+
+Decision = Admitted | Unknown | Problem
+
+
+def admit(
+    manifest: Manifest | None, *, connected: bool, ready: bool, waiting: int, waiting_max: int
+) -> Decision:
+    """Whether to take a request on for the function of `manifest` (None: nobody announced it).
+
+    `ready`: the functions have been read at least once. `waiting` counts the function's waiting
+    background invocations, as far as the gateway can tell. While the broker is away nothing is called
+    unknown, since whoever announced it may not have been heard.
+    """
+    if not connected:
+        detail = "The gateway has no connection to its broker: nothing was started or queued."
+        return Problem(code=Code.BROKER_UNAVAILABLE, detail=detail)
+    if not ready:
+        detail = "The gateway has not read yet which functions there are."
+        return Problem(code=Code.NOT_READY, detail=detail)
+    if manifest is None:
+        return Unknown()
+    if manifest.background and waiting >= waiting_max:
+        detail = f"{waiting} invocations of {manifest.name} wait already; {waiting_max} may."
+        return Problem(code=Code.TOO_MANY_WAITING, detail=detail)
+    return Admitted(manifest=manifest)

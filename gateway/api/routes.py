@@ -1,0 +1,139 @@
+"""The routes of the API, health and metrics, and how Quart's own errors look. No decisions here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+from quart import Quart, Response, request
+from werkzeug.exceptions import HTTPException
+
+from gateway.api.shapes import function_shape, invocation_shape, target_shapes
+from gateway.api.statuses import WAIT_MAX_S, Statuses
+from gateway.directory import Functions, Runners
+from gateway.metrics import CONTENT_TYPE, Metrics
+from gateway.problems import Code, Problem, code_of_status, problem_answer
+from quarterhour.errors import BrokerUnavailable
+from quarterhour.ids import is_invocation_id
+
+__all__ = ["ApiRooms", "add_routes"]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiRooms:
+    """What the API shows. `ready` says why the gateway is not, or None."""
+
+    functions: Functions
+    runners: Runners
+    statuses: Statuses
+    metrics: Metrics
+    ready: Callable[[], Problem | None]
+
+
+def add_routes(app: Quart, rooms: ApiRooms) -> None:
+    """Give `app` everything but the functions."""
+    _add_errors(app)
+    _add_health(app, rooms)
+    _add_directory(app, rooms)
+    _add_invocations(app, rooms)
+
+
+def _add_errors(app: Quart) -> None:
+    async def http_error(error: HTTPException) -> Any:
+        status = error.code or 500
+        if status < 400:
+            return error.get_response()
+        detail = error.description or "The gateway cannot answer this request."
+        answer = _problem(Problem(code=code_of_status(status), detail=detail))
+        if status == 405 and (allowed := dict(error.get_headers()).get("Allow")):
+            answer.headers["Allow"] = allowed
+        return answer
+
+    async def broker_away(error: BrokerUnavailable) -> Response:
+        return _problem(Problem(code=Code.BROKER_UNAVAILABLE, detail=str(error)))
+
+    async def failed(error: Exception) -> Response:
+        log.error("request_failed", path=request.path, exc_info=error)
+        return _problem(Problem(code=Code.INTERNAL, detail="The gateway failed; its log says why."))
+
+    app.register_error_handler(HTTPException, http_error)
+    app.register_error_handler(BrokerUnavailable, broker_away)
+    app.register_error_handler(Exception, failed)
+
+
+def _add_health(app: Quart, rooms: ApiRooms) -> None:
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        return _json({"status": "ok"})
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        problem = rooms.ready()
+        return _json({"status": "ready"}) if problem is None else _problem(problem)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(rooms.metrics.text(), content_type=CONTENT_TYPE)
+
+
+def _add_directory(app: Quart, rooms: ApiRooms) -> None:
+    @app.get("/v1/functions")
+    async def functions() -> Response:
+        return _json({"functions": [_function(rooms, name) for name in sorted(rooms.functions.by_name)]})
+
+    @app.get("/v1/functions/<name>")
+    async def function(name: str) -> Response:
+        if name not in rooms.functions.by_name:
+            detail = f"Nobody has announced a function {name[:128]!r}; GET /v1/functions lists them all."
+            return _problem(Problem(code=Code.UNKNOWN_FUNCTION, detail=detail))
+        return _json(_function(rooms, name))
+
+    @app.get("/v1/runners/targets")
+    async def targets() -> Response:
+        return _json(target_shapes(rooms.runners.beats))
+
+
+def _add_invocations(app: Quart, rooms: ApiRooms) -> None:
+    @app.get("/v1/invocations/<invocation_id>")
+    async def invocation(invocation_id: str) -> Response:
+        wait_s = _wait_s(request.args.get("wait", "0"))
+        if wait_s is None:
+            detail = f"wait must be a number of seconds from 0 to {WAIT_MAX_S:g}."
+            return _problem(Problem(code=Code.BAD_REQUEST, detail=detail))
+        status = None
+        if is_invocation_id(invocation_id):
+            status = await rooms.statuses.status(invocation_id, wait_s)
+        if status is None:
+            detail = (
+                "No background invocation with this id is known. Synchronous ones are not kept, "
+                "and background ones are forgotten some days after their end."
+            )
+            return _problem(Problem(code=Code.UNKNOWN_INVOCATION, detail=detail))
+        return _json(invocation_shape(status))
+
+
+def _function(rooms: ApiRooms, name: str) -> dict[str, Any]:
+    return function_shape(rooms.functions.by_name[name], runners=len(rooms.runners.serving(name)))
+
+
+def _wait_s(text: str) -> float | None:
+    try:
+        wait_s = float(text)
+    except ValueError:
+        return None
+    return min(wait_s, WAIT_MAX_S) if 0 <= wait_s < float("inf") else None
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), content_type="application/json")
+
+
+def _problem(problem: Problem) -> Response:
+    answer = problem_answer(problem)
+    response = Response(answer.body, status=answer.status)
+    for name, value in answer.headers:
+        response.headers[name.decode("ascii")] = value.decode("ascii")
+    return response

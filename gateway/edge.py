@@ -1,0 +1,205 @@
+"""The edge: the ASGI layer in front of Quart.
+
+It checks the header block of every request, and serves the functions' addresses itself, which is
+the hot path; everything else is Quart's. It never decodes a path and never buffers past a limit.
+"""
+
+from dataclasses import dataclass, field
+from typing import assert_never
+from urllib.parse import unquote
+
+import structlog
+
+from gateway.admission import Admitted, Decision, Unknown, admit
+from gateway.asgi import Answer, App, Receive, Scope, Send
+from gateway.background import Accepter, Backlog
+from gateway.body import BodyLimits, Incoming
+from gateway.calls import Caller
+from gateway.directory import Functions
+from gateway.metrics import Metrics
+from gateway.problems import Code, Problem, problem_answer
+from gateway.request import Head, bad_head, function_name, is_invocation, origin_form, read_head, request_of
+from gateway.response import NOT_FOUND, accepted, outcome_answer, wire_headers
+from quarterhour.broker.port import Connection
+from quarterhour.clock import Clock
+from quarterhour.errors import BrokerUnavailable, EnvelopeError, TooLarge
+from quarterhour.function import Manifest
+from quarterhour.ids import MakeId, new_id
+from quarterhour.invocation import Invocation
+from quarterhour.settings import GatewaySettings
+
+__all__ = ["Edge", "EdgeRooms"]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeRooms:
+    """What the edge works with."""
+
+    broker: Connection
+    functions: Functions
+    backlog: Backlog
+    caller: Caller
+    accepter: Accepter
+    metrics: Metrics
+    clock: Clock
+    make_id: MakeId = new_id
+    body: BodyLimits = field(default_factory=BodyLimits)
+
+
+@dataclass(slots=True, kw_only=True)
+class Arrival:
+    """One request to a function, or to nothing. Not frozen: its body is read as it comes."""
+
+    id: str
+    scope: Scope
+    head: Head
+    raw_path: bytes
+    incoming: Incoming
+
+
+class Edge:
+    """An ASGI application: the functions, and `inner` for everything else."""
+
+    def __init__(self, inner: App, rooms: EdgeRooms, settings: GatewaySettings) -> None:
+        self._inner = inner
+        self._rooms = rooms
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._not_http(scope, receive, send)
+            return
+        head = read_head(scope)
+        raw_path = origin_form(scope["raw_path"])
+        problem = bad_head(head, scope, self._settings.header_bytes_max)
+        if problem is None and not is_invocation(raw_path):
+            await self._inner(_with_path(scope, raw_path), receive, send)
+            return
+        request = Arrival(
+            id=self._rooms.make_id(),
+            scope=scope,
+            head=head,
+            raw_path=raw_path,
+            incoming=Incoming(scope, head, receive, self._rooms.body),
+        )
+        answer = await self._serve(request) if problem is None else problem_answer(problem)
+        await _send(answer, request, send)
+
+    async def _not_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+        else:
+            await self._inner(scope, receive, send)
+
+    async def _serve(self, request: Arrival) -> Answer:
+        name = function_name(request.raw_path)
+        manifest = None if name is None else self._rooms.functions.by_name.get(name)
+        answer = await self._answer(request, name, manifest)
+        self._rooms.metrics.request(manifest, answer.status)
+        return answer
+
+    async def _answer(self, request: Arrival, name: str | None, manifest: Manifest | None) -> Answer:
+        # What is no name is no function, whatever is known at the moment.
+        decision = Unknown() if name is None else self._decide(name, manifest)
+        match decision:
+            case Unknown():
+                return NOT_FOUND
+            case Problem():
+                return problem_answer(decision)
+            case Admitted(manifest=admitted):
+                body = await request.incoming.read(self._body_bytes_max)
+                if isinstance(body, Problem):
+                    return problem_answer(body)
+                return await self._run(self._invocation(admitted, request, body), admitted)
+            case _:
+                assert_never(decision)
+
+    def _decide(self, name: str, manifest: Manifest | None) -> Decision:
+        rooms = self._rooms
+        return admit(
+            manifest,
+            connected=rooms.broker.connected,
+            ready=rooms.functions.ready,
+            waiting=rooms.backlog.waiting(name),
+            waiting_max=self._settings.waiting_max,
+        )
+
+    @property
+    def _body_bytes_max(self) -> int:
+        return min(self._settings.request_bytes_max, self._rooms.broker.body_bytes_max)
+
+    def _invocation(self, manifest: Manifest, request: Arrival, body: bytes | None) -> Invocation:
+        now = self._rooms.clock.now()
+        return Invocation(
+            id=request.id,
+            function=manifest.name,
+            mode=manifest.mode,
+            attempt=1,
+            accepted_at=now,
+            due_at=now,
+            request=request_of(
+                request.scope,
+                request.head,
+                request.raw_path,
+                request_id=request.id,
+                trusted=self._settings.trusted_proxies,
+            ),
+            body=body,
+            trace=request.head.trace,
+        )
+
+    async def _run(self, invocation: Invocation, manifest: Manifest) -> Answer:
+        try:
+            if manifest.background:
+                return await self._accept(invocation)
+            return await self._call(invocation, manifest)
+        except BrokerUnavailable as error:
+            detail = f"{error} It is not known whether the invocation was taken on."
+            problem = Problem(code=Code.BROKER_UNAVAILABLE, detail=detail)
+        except TooLarge as error:
+            problem = Problem(code=Code.BODY_TOO_LARGE, detail=str(error))
+        except EnvelopeError as error:
+            problem = Problem(code=Code.BAD_REPLY, detail=str(error))
+        except Exception:
+            # A fault of ours in one request: the client gets an answer of ours, not a server's.
+            log.exception("request_failed", function=manifest.name, invocation=invocation.id)
+            problem = Problem(code=Code.INTERNAL, detail="The gateway failed; its log says why.")
+        log.warning("request_refused", function=manifest.name, code=problem.code, why=problem.detail)
+        return problem_answer(problem)
+
+    async def _accept(self, invocation: Invocation) -> Answer:
+        await self._rooms.accepter.accept(invocation)
+        self._rooms.metrics.accepted(invocation.function)
+        return accepted(invocation.id)
+
+    async def _call(self, invocation: Invocation, manifest: Manifest) -> Answer:
+        result = await self._rooms.caller.call(invocation, manifest)
+        if isinstance(result, Problem):
+            return problem_answer(result)
+        return outcome_answer(
+            result,
+            expose_errors=self._settings.expose_errors,
+            body_bytes_max=self._settings.response_bytes_max,
+        )
+
+
+def _with_path(scope: Scope, raw_path: bytes) -> Scope:
+    if raw_path is scope["raw_path"]:
+        return scope
+    return {**scope, "path": unquote(raw_path.decode("latin-1")), "raw_path": raw_path}
+
+
+async def _send(answer: Answer, request: Arrival, send: Send) -> None:
+    headers = wire_headers(answer, request_id=request.id)
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    body = b"" if request.scope["method"] == "HEAD" else answer.body
+    if request.incoming.unread:
+        # The client has the whole answer before the rest of what it sends is read and dropped.
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await request.incoming.drain()
+        body = b""
+    await send({"type": "http.response.body", "body": body, "more_body": False})

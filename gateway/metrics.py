@@ -1,0 +1,131 @@
+"""The gateway's metrics; the only module here that knows the metrics library."""
+
+from collections.abc import Collection, Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from quarterhour.broker.port import Depth
+from quarterhour.function import Manifest, Mode
+from quarterhour.retry import BuryReason
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+disable_created_metrics()  # a second series for each counter, which nobody reads
+
+# The answers of which alerts are made; they exist from the start, so that `increase()` sees the first.
+FROM_THE_START = {
+    Mode.SYNCHRONOUS: (200, 500, 502, 503, 504),
+    Mode.BACKGROUND: (202, 429, 503),
+    Mode.SCHEDULED: (),
+}
+
+
+class Metrics:
+    """What happened at this gateway, and how deep the queues are.
+
+    A name that is no announced function never becomes a label: it counts as the function "".
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._requests = Counter(
+            "quarterhour_requests",
+            "Requests to functions, by the status of the answer.",
+            ["function", "mode", "status"],
+            registry=self.registry,
+        )
+        self._accepted = Counter(
+            "quarterhour_accepted",
+            "Background invocations that were accepted with 202.",
+            ["function"],
+            registry=self.registry,
+        )
+        self._dead_letters = Counter(
+            "quarterhour_dead_letters",
+            "Invocations set aside, by reason; gateways set aside what expired while no runner took it.",
+            ["function", "reason"],
+            registry=self.registry,
+        )
+        self._waiting = Gauge(
+            "quarterhour_waiting",
+            "Background invocations that wait for a runner.",
+            ["function"],
+            registry=self.registry,
+        )
+        self._oldest_s = Gauge(
+            "quarterhour_oldest_waiting_seconds",
+            "How long the oldest waiting invocation has been due; 0 without one.",
+            ["function"],
+            registry=self.registry,
+        )
+        self._connected = Gauge(
+            "quarterhour_broker_connected", "1 while the broker answers.", registry=self.registry
+        )
+        # `labels()` formats and locks; the hot path looks the series up in a plain dict.
+        self._series: dict[tuple[str, str, int], Counter] = {}
+        self._gauged: set[str] = set()
+
+    def announced(self, manifests: Collection[Manifest]) -> None:
+        """Let every series of these functions exist."""
+        for manifest in manifests:
+            for status in FROM_THE_START[manifest.mode]:
+                self._series_of(manifest.name, manifest.mode, status)
+            if manifest.background:
+                self._accepted.labels(manifest.name)
+                self._dead_letters.labels(manifest.name, BuryReason.EXPIRED)
+                self._gauge(manifest.name, Depth(), now=0.0)
+
+    def withdrawn(self, names: Collection[str]) -> None:
+        """These functions are no more: their queue gauges vanish, what was counted stays counted."""
+        for name in self._gauged.intersection(names):
+            self._waiting.remove(name)
+            self._oldest_s.remove(name)
+            self._gauged.discard(name)
+
+    def request(self, manifest: Manifest | None, status: int) -> None:
+        """A request was answered; `manifest` is None if it was for no function."""
+        name, mode = (manifest.name, manifest.mode.value) if manifest else ("", "")
+        series = self._series.get((name, mode, status)) or self._series_of(name, mode, status)
+        series.inc()
+
+    def accepted(self, function: str) -> None:
+        """A background invocation is on the queue."""
+        self._accepted.labels(function).inc()
+
+    def expired(self, function: str) -> None:
+        """An invocation was set aside because it had waited too long."""
+        self._dead_letters.labels(function, BuryReason.EXPIRED).inc()
+
+    def depths(self, depths: Mapping[str, Depth], *, now: float) -> None:
+        """How deep the queues of the announced functions are. `now`: Unix seconds."""
+        for name, depth in depths.items():
+            self._gauge(name, depth, now=now)
+
+    def connected(self, *, connected: bool) -> None:
+        """Whether the broker answers."""
+        self._connected.set(1 if connected else 0)
+
+    def text(self) -> bytes:
+        """Everything in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+    def _gauge(self, name: str, depth: Depth, *, now: float) -> None:
+        self._gauged.add(name)
+        self._waiting.labels(name).set(depth.waiting)
+        oldest_s = 0.0 if depth.oldest_due_at is None else max(0.0, now - depth.oldest_due_at)
+        self._oldest_s.labels(name).set(oldest_s)
+
+    def _series_of(self, name: str, mode: str, status: int) -> Counter:
+        series = self._requests.labels(name, mode, str(status))
+        self._series[name, mode, status] = series
+        return series

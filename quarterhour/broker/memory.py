@@ -1,0 +1,476 @@
+"""A broker in this process's memory, for tests and for trying things out: nothing survives the process.
+
+It keeps the port's promises the way a real broker does: what is stored is encoded and decoded
+again, leases end on the clock, and revisions are compared. Connections with the same URL and
+namespace share one store. Time passes by looking at the clock: retries become due and leases end
+when somebody pulls, tends or asks, so that a test's clock drives everything.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TypeVar
+
+import structlog
+
+from quarterhour.broker.memory_store import DeadLetter, Listener, Message, Store
+from quarterhour.broker.names import function_token, invocation_token, runner_token
+from quarterhour.broker.port import (
+    Answer,
+    Beat,
+    Broker,
+    BrokerOptions,
+    Delivery,
+    Depth,
+    Run,
+    Settlement,
+    Status,
+)
+from quarterhour.broker.unreadable import unreadable
+from quarterhour.errors import (
+    BrokerUnavailable,
+    Conflict,
+    EnvelopeError,
+    RunnerGone,
+    TooLarge,
+    UnknownVersion,
+)
+from quarterhour.function import Manifest
+from quarterhour.invocation import Invocation, decode_invocation, encode_invocation
+from quarterhour.lifecycle import FINAL, State
+from quarterhour.outcome import Error, Failed
+from quarterhour.record import Record, due, waiting
+from quarterhour.reply import Refusal, Refused, Reply, decode_reply, encode_reply
+
+__all__ = ["MemoryBroker", "Store", "connect", "store_of"]
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+HEADER_BYTES_RESERVED = 256 * 1024
+BELLS_SILENCE_S = 5.0
+BEATS_WAITING_MAX = 1000
+UNKNOWN_VERSION_DELAY_S = 30.0
+
+
+class MemoryBroker:
+    """One connection to a `Store`: the port, role by role."""
+
+    def __init__(self, store: Store, options: BrokerOptions) -> None:
+        """A connection of `options.name` to `store`."""
+        self.store = store
+        self.listener = Listener()
+        self._options = options
+        self._clock = options.clock
+        self._closed = asyncio.Event()
+        self._serving: str | None = None
+        self._calls: set[asyncio.Future[Reply]] = set()
+
+    # Connection
+
+    @property
+    def connected(self) -> bool:
+        """Whether the store is there."""
+        return not self.store.away
+
+    @property
+    def body_bytes_max(self) -> int:
+        """The largest body that fits into one message."""
+        return MESSAGE_BYTES_MAX - HEADER_BYTES_RESERVED
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One: that this is no place for work that matters."""
+        return ("The broker is memory://: everything accepted is gone when this process ends.",)
+
+    async def lost(self) -> None:
+        """Return once the connection is closed."""
+        await self._closed.wait()
+
+    def close(self) -> None:
+        """Leave the store."""
+        self.store.listeners.discard(self.listener)
+        self._stop_serving()
+        for waiting_call in self._calls:
+            if not waiting_call.done():
+                waiting_call.set_exception(BrokerUnavailable("The connection was closed."))
+        self._closed.set()
+
+    def _ready(self) -> None:
+        if self.store.away or self._closed.is_set():
+            message = "The broker in memory is away."
+            raise BrokerUnavailable(message)
+
+    # Calls
+
+    async def call(self, runner: str, invocation: Invocation) -> Reply:
+        """Have `runner` run `invocation`."""
+        self._ready()
+        envelope = _envelope(invocation)
+        take = self.store.servers.get(runner_token(runner))
+        if take is None:
+            message = f"Nobody serves as runner {runner}."
+            raise RunnerGone(message)
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+        async def answer(value: Reply) -> None:
+            if not reply.done():
+                reply.set_result(decode_reply(_reply_bytes(value)))
+
+        self._calls.add(reply)
+        try:
+            try:
+                take(decode_invocation(envelope), envelope, answer)
+            except UnknownVersion:
+                await answer(Refused(reason=Refusal.NOT_SERVED))
+            return await reply
+        finally:
+            self._calls.discard(reply)
+
+    async def serve(self, runner: str, take: Callable[[Invocation, bytes, Answer], None]) -> None:
+        """Receive calls for `runner`."""
+        self._ready()
+        self._serving = runner_token(runner)
+        self.store.servers[runner] = take
+
+    async def stop_serving(self) -> None:
+        """Receive no further calls."""
+        self._ready()
+        self._stop_serving()
+
+    def _stop_serving(self) -> None:
+        if self._serving is not None:
+            self.store.servers.pop(self._serving, None)
+            self._serving = None
+
+    # Queue
+
+    async def enqueue(self, invocation: Invocation) -> None:
+        """Put an invocation on the queue, once for each id."""
+        self._ready()
+        message = _message(invocation)
+        if self.store.accept(message, self._clock.now()):
+            self.store.ring({invocation.function})
+
+    async def tend(self, functions: Collection[str]) -> Mapping[str, Depth]:
+        """Ring for work that waits, and say how deep the queues are."""
+        self._ready()
+        self.store.fire(self._clock.now())
+        boot = self._clock.boot()
+        depths = {name: self.store.depth(function_token(name), boot) for name in functions}
+        self.store.ring([name for name, depth in depths.items() if depth.waiting or depth.leased])
+        return depths
+
+    # Work
+
+    async def prepare(self, functions: Collection[Manifest]) -> None:
+        """Note the functions' concurrency limits."""
+        self._ready()
+        for manifest in functions:
+            self.store.concurrency[function_token(manifest.name)] = manifest.concurrency
+
+    async def bells(self) -> AsyncIterator[frozenset[str]]:
+        """The names of functions that may have work."""
+        with _heard(self.listener.bells, waiting_max=1) as queue:
+            queue.put_nowait(self._backlogged())
+            while True:
+                try:
+                    names = await asyncio.wait_for(queue.get(), BELLS_SILENCE_S)
+                except TimeoutError:
+                    names = self._backlogged()
+                if names:
+                    yield names
+
+    def _backlogged(self) -> frozenset[str]:
+        self.store.fire(self._clock.now())
+        return frozenset(name for name, queue in self.store.queues.items() if queue)
+
+    async def pull(self, function: str, count: int) -> AsyncIterator[Delivery]:
+        """At most `count` deliveries that wait now."""
+        self._ready()
+        self.store.fire(self._clock.now())
+        taken = 0
+        while taken < count:
+            boot = self._clock.boot()
+            message = self.store.take(function_token(function), boot, self._options.lease_s)
+            if message is None:
+                return
+            invocation = self._decoded(message)
+            if invocation is None:
+                continue
+            taken += 1
+            yield Delivery(
+                invocation=invocation,
+                envelope=message.envelope,
+                number=message.number,
+                leased_until=boot + self._options.lease_s,
+                doubtful=False,
+                token=message,
+            )
+
+    def _decoded(self, message: Message) -> Invocation | None:
+        try:
+            return decode_invocation(message.envelope)
+        except UnknownVersion as error:
+            log.warning(
+                "handed_back_unread", function=message.function, invocation=message.id, why=str(error)
+            )
+            message.free_at = self._clock.boot() + UNKNOWN_VERSION_DELAY_S
+            message.leased = False
+        except EnvelopeError as error:
+            log.warning("buried_unread", function=message.function, invocation=message.id, why=str(error))
+            self._bury(message, error)
+        return None
+
+    def _bury(self, message: Message, error: EnvelopeError) -> None:
+        record = unreadable(
+            error,
+            function=message.function,
+            invocation_id=message.id,
+            attempt=message.attempt,
+            now=self._clock.now(),
+            runner=self._options.name,
+        )
+        with suppress(Conflict):  # it has its end already
+            self._store_dead(record, message.envelope)
+        self.store.remove(message)
+
+    def _store_dead(self, record: Record, envelope: bytes) -> None:
+        now = self._clock.now()
+        stored = self.store.compare_and_set(record, self._options, now)
+        expires_at = now + self._options.dead_letter_s
+        self.store.dead_letters[record.id] = DeadLetter(
+            record=stored, envelope=envelope, expires_at=expires_at
+        )
+
+    async def renew(self, delivery: Delivery) -> float:
+        """Extend the lease."""
+        self._ready()
+        boot = self._clock.boot()
+        message = _token(delivery)
+        if message.number == delivery.number and message.is_leased(boot):
+            message.free_at = boot + self._options.lease_s
+            return message.free_at
+        return min(delivery.leased_until, boot)
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Store the record with what follows from it, then acknowledge."""
+        self._ready()
+        record, retry = settlement.record, settlement.retry
+        now = self._clock.now()
+        message = _message(retry) if retry is not None else None
+        if record.state is State.DEAD:
+            self._store_dead(record, settlement.delivery.envelope)
+        else:
+            known = self.store.record(record.id, now)
+            stored = self.store.compare_and_set(record, self._options, now)
+            repeated = known is not None and known.revision == stored.revision
+            if message is not None and not repeated:
+                self.store.schedule(message, now)
+                if message.due_at <= now:
+                    self.store.ring({message.function})
+        self._changed(record.id)
+        self.store.remove(_token(settlement.delivery))
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Take the delivery off the queue."""
+        self._ready()
+        self.store.remove(_token(delivery))
+
+    async def hand_back(self, delivery: Delivery) -> None:
+        """Let it be delivered again at once."""
+        self._ready()
+        message = _token(delivery)
+        if message.number == delivery.number:  # else it is somebody else's by now
+            message.free_at = 0.0
+            message.leased = False
+            self.store.ring({message.function})
+
+    async def who_runs(self, invocation_id: str) -> Run | None:
+        """Ask every connection's answer."""
+        self._ready()
+        invocation_token(invocation_id)
+        for listener in self.store.listeners:
+            run = listener.find(invocation_id) if listener.find is not None else None
+            if run is not None:
+                return run
+        return None
+
+    async def answer_who_runs(self, find: Callable[[str], Run | None]) -> None:
+        """Answer `who_runs` with `find`."""
+        self._ready()
+        self.listener.find = find
+
+    # Records
+
+    async def read(self, function: str, invocation_id: str) -> Record | None:
+        """The record, if there is one."""
+        self._ready()
+        function_token(function)
+        return self.store.record(invocation_token(invocation_id), self._clock.now())
+
+    async def write(self, record: Record) -> Record:
+        """Store the record over the revision it carries."""
+        self._ready()
+        function_token(record.function)
+        invocation_token(record.id)
+        stored = self.store.compare_and_set(record, self._options, self._clock.now())
+        self._changed(record.id)
+        return stored
+
+    async def status(self, invocation_id: str) -> Status | None:
+        """What is known of an invocation."""
+        self._ready()
+        self.store.fire(self._clock.now())
+        record = self.store.record(invocation_token(invocation_id), self._clock.now())
+        if record is not None and record.state in FINAL:
+            return Status(record=record)
+        message = self.store.waiting_attempt(invocation_id)
+        if message is not None:
+            invocation = decode_invocation(message.envelope)
+            record = due(record, invocation) if record is not None else waiting(invocation)
+        if record is None:
+            return None
+        run = await self.who_runs(invocation_id) if message is not None else None
+        return Status(record=record, run=run)
+
+    @asynccontextmanager
+    async def changes(self, invocation_id: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
+        """Wait for changes of an invocation's record."""
+        self._ready()
+        event = asyncio.Event()
+        watched = self.listener.records.setdefault(invocation_token(invocation_id), set())
+        watched.add(event)
+        try:
+            yield lambda timeout_s: _wait(event, timeout_s)
+        finally:
+            watched.discard(event)
+            if not watched:
+                self.listener.records.pop(invocation_id, None)
+
+    def _changed(self, invocation_id: str) -> None:
+        for listener in self.store.listeners:
+            listener.changed(invocation_id)
+
+    # Directory
+
+    async def announce(self, functions: Collection[Manifest]) -> None:
+        """Make functions known."""
+        self._ready()
+        for manifest in functions:
+            name = function_token(manifest.name)
+            self.store.manifests[name] = Manifest.from_json(manifest.to_json())
+        self._functions_changed()
+
+    async def withdraw(self, names: Collection[str]) -> None:
+        """Make functions unknown."""
+        self._ready()
+        for name in names:
+            self.store.manifests.pop(function_token(name), None)
+        self._functions_changed()
+
+    def _functions_changed(self) -> None:
+        for listener in self.store.listeners:
+            listener.functions.set()
+
+    async def functions(self) -> Mapping[str, Manifest]:
+        """All announced functions by name."""
+        self._ready()
+        return dict(self.store.manifests)
+
+    async def function_changes(self, timeout_s: float) -> None:
+        """Return when functions may have changed since the last return."""
+        self._ready()
+        await _wait(self.listener.functions, timeout_s)
+
+    async def beat(self, beat: Beat) -> None:
+        """Tell every gateway that a runner lives."""
+        self._ready()
+        for listener in self.store.listeners:
+            listener.beat(beat)
+
+    async def beats(self) -> AsyncIterator[Beat]:
+        """Every runner's beats as they come."""
+        self._ready()
+        with _heard(self.listener.beats, waiting_max=BEATS_WAITING_MAX) as queue:
+            for listener in list(self.store.listeners):
+                if listener.roll_call is not None:
+                    await listener.roll_call()
+            while True:
+                yield await queue.get()
+
+    async def on_roll_call(self, answer: Callable[[], Awaitable[None]]) -> None:
+        """Call `answer` whenever a gateway asks who is there."""
+        self._ready()
+        self.listener.roll_call = answer
+
+
+def _envelope(invocation: Invocation) -> bytes:
+    envelope = encode_invocation(invocation)
+    if len(envelope) > MESSAGE_BYTES_MAX:
+        message = f"The invocation takes {len(envelope)} bytes; the broker takes {MESSAGE_BYTES_MAX}."
+        raise TooLarge(message)
+    return envelope
+
+
+def _message(invocation: Invocation) -> Message:
+    return Message(
+        function=function_token(invocation.function),
+        id=invocation_token(invocation.id),
+        attempt=invocation.attempt,
+        due_at=invocation.due_at,
+        envelope=_envelope(invocation),
+    )
+
+
+def _reply_bytes(reply: Reply) -> bytes:
+    data = encode_reply(reply)
+    if len(data) <= MESSAGE_BYTES_MAX:
+        return data
+    message = f"The response takes {len(data)} bytes; the broker takes {MESSAGE_BYTES_MAX}."
+    return encode_reply(Failed(error=Error(type="ResponseTooLarge", message=message)))
+
+
+def _token(delivery: Delivery) -> Message:
+    if not isinstance(delivery.token, Message):
+        message = "The delivery is another broker's."
+        raise TypeError(message)
+    return delivery.token
+
+
+@contextmanager
+def _heard(queues: set[asyncio.Queue[T]], *, waiting_max: int) -> Iterator[asyncio.Queue[T]]:
+    queue: asyncio.Queue[T] = asyncio.Queue(waiting_max)
+    queues.add(queue)
+    try:
+        yield queue
+    finally:
+        queues.discard(queue)
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), timeout_s)
+    event.clear()
+
+
+_stores: dict[str, Store] = {}
+
+
+def store_of(options: BrokerOptions) -> Store:
+    """The store that connections with these options share; tests look into it."""
+    return _stores.setdefault(f"{options.url} {options.namespace}", Store())
+
+
+@asynccontextmanager
+async def connect(options: BrokerOptions) -> AsyncIterator[Broker]:
+    """A connection to the store that the URL names, `memory://name`."""
+    store = store_of(options)
+    broker = MemoryBroker(store, options)
+    store.listeners.add(broker.listener)
+    try:
+        yield broker
+    finally:
+        broker.close()

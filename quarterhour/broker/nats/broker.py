@@ -1,0 +1,150 @@
+"""The NATS adapter: the rooms of this package put together behind the port."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from quarterhour.broker.nats.address import Address, parse_address
+from quarterhour.broker.nats.append import Append
+from quarterhour.broker.nats.bells import Bells
+from quarterhour.broker.nats.calls import Calls
+from quarterhour.broker.nats.connection import Link, NoResponders, Refused, open_link, running
+from quarterhour.broker.nats.directory import Directory
+from quarterhour.broker.nats.layout import Layout
+from quarterhour.broker.nats.queue import Queue
+from quarterhour.broker.nats.records import Records
+from quarterhour.broker.nats.stream import Stream
+from quarterhour.broker.nats.who import Who
+from quarterhour.broker.nats.work import Work
+from quarterhour.broker.port import Broker, BrokerOptions
+from quarterhour.errors import BrokerUnavailable, BrokerUnsuitable
+
+__all__ = ["NatsBroker", "connect"]
+
+VERSION_MIN = (2, 12)
+BESIDES_BODY_BYTES = 256 * 1024  # request line, headers and earlier errors, as JSON
+BODY_BYTES_USUAL = 6 * 1024 * 1024
+
+
+class NatsBroker:
+    """Everything together. The roles' methods are the rooms' own: nothing lies between."""
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        calls: Calls,
+        queue: Queue,
+        work: Work,
+        who: Who,
+        records: Records,
+        directory: Directory,
+        warnings: tuple[str, ...],
+    ) -> None:
+        """`connect` makes these."""
+        self._link = link
+        self.warnings = warnings
+        self.lost = link.lost
+        self.call, self.serve, self.stop_serving = calls.call, calls.serve, calls.stop_serving
+        self.enqueue, self.tend = queue.enqueue, queue.tend
+        self.prepare, self.bells, self.pull = work.prepare, work.bells, work.pull
+        self.renew, self.settle = work.renew, work.settle
+        self.acknowledge, self.hand_back = work.acknowledge, work.hand_back
+        self.who_runs, self.answer_who_runs = who.runs, who.answer
+        self.read, self.write = records.read, records.write
+        self.status, self.changes = records.status, records.changes
+        self.announce, self.withdraw = directory.announce, directory.withdraw
+        self.functions, self.function_changes = directory.functions, directory.function_changes
+        self.beat, self.beats, self.on_roll_call = directory.beat, directory.beats, directory.on_roll_call
+
+    @property
+    def connected(self) -> bool:
+        """Whether a server is there now."""
+        return self._link.connected
+
+    @property
+    def body_bytes_max(self) -> int:
+        """The largest body that fits into one message."""
+        return body_bytes_max(self._link.payload_bytes_max)
+
+
+def body_bytes_max(payload_bytes_max: int) -> int:
+    """What a message of at most `payload_bytes_max` leaves for the body."""
+    return max(payload_bytes_max - BESIDES_BODY_BYTES, payload_bytes_max // 2)
+
+
+@asynccontextmanager
+async def connect(options: BrokerOptions) -> AsyncIterator[Broker]:
+    """A connection to NATS, with everything there that it needs.
+
+    Raises `SettingsError` for an address that is none, `BrokerUnavailable` if nobody is there or
+    lets us in, `BrokerUnsuitable` if the server cannot hold the promises.
+    """
+    address, layout = parse_address(options.url), Layout(options)
+    async with open_link(
+        address, name=f"quarterhour {options.name}", lease_s=options.lease_s, clock=options.clock
+    ) as link:
+        stream = Stream(link, layout)
+        await _prepare(link, stream, address)
+        append, bells = Append(link), Bells(link, layout, stream)
+        who = Who(link, layout)
+        records = Records(link, layout, stream, append, who)
+        directory = Directory(link, layout, stream)
+        async with running(link, append.run(), bells.run()):
+            await directory.listen()
+            yield NatsBroker(
+                link,
+                calls=Calls(link, layout),
+                queue=Queue(layout, stream, append, bells, options.clock),
+                work=Work(
+                    link,
+                    layout,
+                    stream=stream,
+                    append=append,
+                    bells=bells,
+                    records=records,
+                    options=options,
+                ),
+                who=who,
+                records=records,
+                directory=directory,
+                warnings=_warnings(link, stream, address),
+            )
+
+
+async def _prepare(link: Link, stream: Stream, address: Address) -> None:
+    if link.version < VERSION_MIN:
+        message = (
+            f"The NATS server at {link.place} is {link.version[0]}.{link.version[1]}; "
+            f"Quarterhour needs {VERSION_MIN[0]}.{VERSION_MIN[1]} or newer: please update it."
+        )
+        raise BrokerUnsuitable(message)
+    try:
+        await link.api("INFO")
+        await stream.ensure(address.replicas)
+    except NoResponders:
+        message = (
+            f"The NATS server at {link.place} runs without JetStream, so nothing can be stored: "
+            "add `jetstream {}` to its configuration, or start it with -js."
+        )
+        raise BrokerUnsuitable(message) from None
+    except Refused as refused:
+        message = f"The NATS server at {link.place} cannot hold the queues. {refused}"
+        # 503 is its word for "not now": a cluster that has no leader yet, for instance.
+        raise (BrokerUnavailable if refused.status == 503 else BrokerUnsuitable)(message) from None
+
+
+def _warnings(link: Link, stream: Stream, address: Address) -> tuple[str, ...]:
+    found: list[str] = []
+    if stream.replicas == 1 and not address.always_synced:
+        found.append(
+            "NATS keeps one replica and does not tell how often it syncs to disk: unless its configuration "
+            "says `sync_interval: always`, a power failure can lose work of the last minutes that was "
+            "answered with 202. If it does, add ?sync_interval=always to --broker."
+        )
+    body = body_bytes_max(link.payload_bytes_max)
+    if body < BODY_BYTES_USUAL:
+        found.append(
+            f"The max_payload of NATS leaves {body} bytes for the body of a request or response; "
+            "8MB in its configuration leaves room for the usual 6 MiB."
+        )
+    return tuple(found)

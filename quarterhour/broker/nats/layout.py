@@ -1,0 +1,246 @@
+"""Where everything lies in NATS: subjects, streams, consumers, and the messages that are stored. Pure.
+
+One stream holds work, schedules, records and dead letters, so that a settlement is one atomic batch:
+
+    <namespace>.q.<function>.<invocation>.<attempt>   work that is due
+    <namespace>.s.retry.<invocation>                  schedules that publish to q
+    <namespace>.r.<function>.<invocation>             records, replaced by compare-and-set
+    <namespace>.d.<function>.<invocation>             dead letters
+
+It has Limits retention: an acknowledgement then costs no write of its own, and what is settled is
+purged later, many at once. Functions are kept in a bucket that any NATS client can read. Calls,
+beats, bells and questions are plain messages that nobody stores.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from quarterhour.broker.names import function_token, invocation_token, runner_token
+from quarterhour.broker.port import BrokerOptions, Settlement
+from quarterhour.errors import SettingsError
+from quarterhour.function import Mode, is_function_name
+from quarterhour.ids import is_invocation_id
+from quarterhour.invocation import Invocation, Request, encode_invocation
+from quarterhour.lifecycle import FINAL, State
+from quarterhour.record import Record, encode_record
+
+__all__ = ["CONSUMER_PREFIX", "LEASED_MAX", "NS", "Layout", "Message", "Place", "seconds_of"]
+
+CONSUMERS_MAX = 5000  # unset means 1,000
+LEASED_MAX = 50_000  # for functions without a limit of their own; unset means 1,000
+REPEATS_REMEMBERED_S = 120
+CONSUMER_PREFIX = "fn-"
+NS = 1_000_000_000
+
+_NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message for the stream. Headers are ours alone: what users send never becomes one."""
+
+    subject: str
+    payload: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a subject of the queue says about the attempt that waits there."""
+
+    function: str
+    id: str
+    attempt: int
+
+
+class Layout:
+    """The subjects and settings of one namespace. Every name is checked before it becomes a subject."""
+
+    def __init__(self, options: BrokerOptions) -> None:
+        """The layout under `options.namespace`. Raises `SettingsError` if that cannot be one."""
+        if _NAMESPACE.fullmatch(options.namespace) is None:
+            message = f"The namespace is {options.namespace!r}; it takes 1 to 64 of A-Z a-z 0-9 _ -."
+            raise SettingsError(message)
+        self._options = options
+        self.namespace = options.namespace
+        self.stream = options.namespace
+        self.bucket = f"KV_{options.namespace}-functions"
+        self.bell = f"{self.namespace}.bell"
+        self.beat = f"{self.namespace}.beat"
+        self.roll_call = f"{self.namespace}.ctl.roll"
+        self.who_runs = f"{self.namespace}.ctl.who"
+        self.functions_changed = f"{self.namespace}.ctl.functions"
+
+    # Subjects
+
+    def call(self, runner: str) -> str:
+        """Where a runner takes calls."""
+        return f"{self.namespace}.call.{runner_token(runner)}"
+
+    def work(self, function: str, invocation_id: str, attempt: int) -> str:
+        """Where an attempt waits."""
+        return f"{self.namespace}.q.{function_token(function)}.{invocation_token(invocation_id)}.{attempt:d}"
+
+    def all_work(self, function: str) -> str:
+        """The filter for everything that waits for a function."""
+        return f"{self.namespace}.q.{function_token(function)}.>"
+
+    def record(self, function: str, invocation_id: str) -> str:
+        """Where a record lies."""
+        return f"{self.namespace}.r.{function_token(function)}.{invocation_token(invocation_id)}"
+
+    def record_of_any(self, invocation_id: str) -> str:
+        """The filter for an invocation's record, whatever its function."""
+        return f"{self.namespace}.r.*.{invocation_token(invocation_id)}"
+
+    def everything_about(self, invocation_id: str) -> list[str]:
+        """The filters for record, waiting attempts and scheduled retry of an invocation."""
+        token = invocation_token(invocation_id)
+        return [
+            self.record_of_any(token),
+            f"{self.namespace}.q.*.{token}.*",
+            f"{self.namespace}.s.retry.{token}",
+        ]
+
+    def function_key(self, function: str) -> str:
+        """Where a function's manifest lies."""
+        return f"$KV.{self.bucket.removeprefix('KV_')}.{function_token(function)}"
+
+    def all_function_keys(self) -> str:
+        """The filter for all manifests."""
+        return f"$KV.{self.bucket.removeprefix('KV_')}.>"
+
+    def parts(self, subject: str) -> list[str]:
+        """The tokens of one of the stream's subjects, without the namespace."""
+        return subject.split(".")[1:]
+
+    def place(self, subject: str) -> Place | None:
+        """What lies at a subject of the queue; None if it is none of ours."""
+        match self.parts(subject):
+            case ["q", function, invocation_id, attempt] if (
+                is_function_name(function) and is_invocation_id(invocation_id) and attempt.isdecimal()
+            ):
+                return Place(function=function, id=invocation_id, attempt=int(attempt))
+            case _:
+                return None
+
+    def next_work(self, function: str) -> str:
+        """Where to ask for a function's work."""
+        return f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self.consumer(function)}"
+
+    def unread(self, place: Place, *, stored_at: float) -> Invocation:
+        """An invocation as far as its place tells, for one whose envelope cannot be read here."""
+        return Invocation(
+            id=place.id,
+            function=place.function,
+            mode=Mode.BACKGROUND,
+            attempt=place.attempt,
+            accepted_at=stored_at,
+            due_at=stored_at,
+            request=Request(method="", path=""),
+            body=None,
+        )
+
+    # Messages
+
+    def accepted(self, invocation: Invocation) -> Message:
+        """A first attempt. Published twice with the same id, it is stored once."""
+        subject = self.work(invocation.function, invocation.id, invocation.attempt)
+        return Message(subject, encode_invocation(invocation), {"Nats-Msg-Id": invocation.id})
+
+    def stored(self, record: Record) -> Message:
+        """The record over the revision that it carries; kept for a while once it is final."""
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(record.revision)}
+        if record.state is State.SUCCEEDED:
+            headers["Nats-TTL"] = _ttl(self._options.record_succeeded_s)
+        elif record.state in FINAL:
+            headers["Nats-TTL"] = _ttl(self._options.record_failed_s)
+        return Message(self.record(record.function, record.id), encode_record(record), headers)
+
+    def settled(self, settlement: Settlement, now: float) -> tuple[Message, ...]:
+        """All that one settlement stores, at `now` (Unix s)."""
+        record = self.stored(settlement.record)
+        if settlement.record.state is State.DEAD:
+            return (record, self.buried(settlement.record, record.payload, settlement.delivery.envelope))
+        if settlement.retry is not None:
+            return (record, self._retry(settlement.retry, now))
+        return (record,)
+
+    def buried(self, record: Record, record_bytes: bytes, envelope: bytes) -> Message:
+        """The dead letter: an envelope whose header is the record and whose body is the invocation's own."""
+        data = b"".join((len(record_bytes).to_bytes(4, "big"), record_bytes, envelope))
+        subject = f"{self.namespace}.d.{function_token(record.function)}.{invocation_token(record.id)}"
+        return Message(subject, data, {"Nats-TTL": _ttl(self._options.dead_letter_s)})
+
+    def _retry(self, retry: Invocation, now: float) -> Message:
+        target = self.work(retry.function, retry.id, retry.attempt)
+        envelope = encode_invocation(retry)
+        if retry.due_at <= now:
+            return Message(target, envelope)
+        at = datetime.fromtimestamp(retry.due_at, UTC).isoformat(timespec="microseconds")
+        headers = {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": target}
+        return Message(f"{self.namespace}.s.retry.{invocation_token(retry.id)}", envelope, headers)
+
+    # Streams and consumers
+
+    def stream_config(self) -> dict[str, Any]:
+        """The settings of the stream that the promises need."""
+        return {
+            "name": self.stream,
+            "subjects": [f"{self.namespace}.{kind}.>" for kind in "qsrd"],
+            "storage": "file",
+            "retention": "limits",
+            "discard": "old",  # schedules refuse "new"; there is no limit that would discard anything
+            "max_msgs_per_subject": 1,
+            "max_consumers": CONSUMERS_MAX,
+            "duplicate_window": REPEATS_REMEMBERED_S * NS,
+            "allow_direct": True,
+            "allow_atomic": True,
+            "allow_msg_schedules": True,
+            "allow_msg_ttl": True,
+        }
+
+    def bucket_config(self) -> dict[str, Any]:
+        """The settings of the bucket of functions: those of any key-value bucket of NATS."""
+        return {
+            "name": self.bucket,
+            "subjects": [self.all_function_keys()],
+            "storage": "file",
+            "retention": "limits",
+            "discard": "new",
+            "max_msgs_per_subject": 1,
+            "deny_delete": True,
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+        }
+
+    def consumer(self, function: str) -> str:
+        """The name of a function's queue."""
+        return f"{CONSUMER_PREFIX}{function_token(function)}"
+
+    def consumer_config(self, function: str, concurrency: int | None) -> dict[str, Any]:
+        """The settings of a function's queue; a lease is the wait for an acknowledgement."""
+        name = self.consumer(function)
+        return {
+            "durable_name": name,
+            "name": name,
+            "filter_subject": self.all_work(function),
+            "deliver_policy": "all",
+            "replay_policy": "instant",
+            "ack_policy": "explicit",
+            "ack_wait": round(self._options.lease_s * NS),
+            "max_deliver": -1,
+            "max_ack_pending": concurrency or LEASED_MAX,
+        }
+
+
+def seconds_of(timestamp: str) -> float:
+    """The Unix time of one of the server's RFC 3339 timestamps."""
+    return datetime.fromisoformat(timestamp).timestamp()
+
+
+def _ttl(seconds: float) -> str:
+    return f"{max(1, math.ceil(seconds))}s"

@@ -1,0 +1,89 @@
+"""The queue as gateways use it: accepting work, and looking after what is there."""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+
+from quarterhour.broker.names import function_token
+from quarterhour.broker.nats.append import Append
+from quarterhour.broker.nats.bells import Bells
+from quarterhour.broker.nats.layout import Layout
+from quarterhour.broker.nats.stream import Backlog, Stream
+from quarterhour.broker.port import Depth
+from quarterhour.clock import Clock
+from quarterhour.invocation import Invocation
+
+__all__ = ["Queue"]
+
+TRIM_EVERY_S = 3.0
+
+
+class Queue:
+    """Accepts, rings, measures and trims."""
+
+    def __init__(self, layout: Layout, stream: Stream, append: Append, bells: Bells, clock: Clock) -> None:
+        """A queue that stores by `append` and rings `bells`."""
+        self._layout = layout
+        self._stream = stream
+        self._append = append
+        self._bells = bells
+        self._clock = clock
+        self._oldest: dict[str, tuple[int, float]] = {}  # by function: the last delivered, who waits since
+        self._trimmed: dict[str, int] = {}  # by function: up to which sequence
+        self._trimmed_at = clock.boot()
+
+    async def enqueue(self, invocation: Invocation) -> None:
+        """Store an invocation, once for each id, and ring for it."""
+        await self._append.store(self._layout.accepted(invocation))
+        self._bells.ring_soon(invocation.function)
+
+    async def tend(self, functions: Collection[str]) -> Mapping[str, Depth]:
+        """Ring for work that waits, remove what is settled, and say how deep the queues are."""
+        names = [function_token(name) for name in functions]
+        backlogs = await self._stream.backlogs()
+        known = [backlogs[name] for name in names if name in backlogs]
+        unknown = [name for name in names if name not in backlogs]
+        counts = await asyncio.gather(*(self._stream.count(self._layout.all_work(name)) for name in unknown))
+        depths = dict(zip((one.function for one in known), await self._depths(known), strict=True))
+        # Nobody has pulled these yet, so what is there waits.
+        depths |= {
+            name: await self._depth_without_queue(name, count)
+            for name, count in zip(unknown, counts, strict=True)
+        }
+        await self._bells.ring([name for name, depth in depths.items() if depth.waiting or depth.leased])
+        await self._trim(known)
+        return depths
+
+    async def _depths(self, backlogs: Iterable[Backlog]) -> list[Depth]:
+        return await asyncio.gather(*(self._depth(backlog) for backlog in backlogs))
+
+    async def _depth(self, backlog: Backlog) -> Depth:
+        oldest = await self._oldest_due_at(backlog) if backlog.pending else None
+        return Depth(waiting=backlog.pending, leased=backlog.unacknowledged, oldest_due_at=oldest)
+
+    async def _depth_without_queue(self, function: str, count: int) -> Depth:
+        if not count:
+            return Depth()
+        first = await self._stream.next(self._layout.all_work(function), 1)
+        return Depth(waiting=count, oldest_due_at=first.stored_at if first is not None else None)
+
+    async def _oldest_due_at(self, backlog: Backlog) -> float | None:
+        """Work is put on its queue when it is due, so the time of its message is the one asked for."""
+        delivered, oldest = self._oldest.get(backlog.function, (-1, 0.0))
+        if delivered == backlog.delivered:
+            return oldest
+        first = await self._stream.next(self._layout.all_work(backlog.function), backlog.delivered + 1)
+        if first is None:
+            return None
+        self._oldest[backlog.function] = (backlog.delivered, first.stored_at)
+        return first.stored_at
+
+    async def _trim(self, backlogs: Iterable[Backlog]) -> None:
+        now = self._clock.boot()
+        if now - self._trimmed_at < TRIM_EVERY_S:
+            return
+        self._trimmed_at = now
+        for backlog in backlogs:
+            if backlog.settled > self._trimmed.get(backlog.function, 0):
+                everything = self._layout.all_work(backlog.function)
+                await self._stream.purge(everything, below=backlog.settled + 1)
+                self._trimmed[backlog.function] = backlog.settled

@@ -1,0 +1,219 @@
+"""Reading the stream, and creating what must be there before anything else."""
+
+import asyncio
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from quarterhour.broker.nats.connection import Link, Msg, Refused, has_status
+from quarterhour.broker.nats.layout import CONSUMER_PREFIX, Layout, seconds_of
+
+__all__ = ["Backlog", "Stored", "Stream"]
+
+NOT_FOUND = 404
+STREAM_EXISTS = 10058
+CREATE_TRIES = 5
+PAGE = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A message of the stream. `stored_at`: Unix s."""
+
+    subject: str
+    sequence: int
+    stored_at: float
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """A function's queue as the server sees it.
+
+    `pending` were never delivered, `unacknowledged` were; `delivered` is the sequence of the last
+    delivery, and up to `settled` everything is acknowledged. `limit` is that of `unacknowledged`.
+    """
+
+    function: str
+    pending: int
+    unacknowledged: int
+    delivered: int
+    settled: int
+    limit: int
+
+
+class Stream:
+    """The one stream of a namespace."""
+
+    def __init__(self, link: Link, layout: Layout) -> None:
+        """`ensure` has to come first."""
+        self._link = link
+        self._layout = layout
+        self._replicas = 1
+
+    @property
+    def replicas(self) -> int:
+        """How many servers keep each message."""
+        return self._replicas
+
+    async def ensure(self, replicas: int | None) -> None:
+        """Create or update stream and bucket; any number of processes may do so at once."""
+        wanted = {"num_replicas": replicas} if replicas is not None else {}
+        config = await self._ensure(self._layout.stream_config() | wanted)
+        self._replicas = config.get("num_replicas", 1)
+        await self._ensure(self._layout.bucket_config() | wanted)
+
+    async def _ensure(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """The settings of a stream once it is as wanted; what is not ours to say stays as it is."""
+        name = wanted["name"]
+        for _ in range(CREATE_TRIES):
+            try:
+                existing: dict[str, Any] = (await self._link.api(f"STREAM.INFO.{name}"))["config"]
+            except Refused as refused:
+                if refused.status != NOT_FOUND:
+                    raise
+                verb, config = "CREATE", wanted
+            else:
+                verb, config = "UPDATE", existing | wanted
+                if config == existing:
+                    return existing
+            try:
+                answer = await self._link.api(f"STREAM.{verb}.{name}", config)
+            except Refused as refused:
+                if refused.number != STREAM_EXISTS and refused.status != NOT_FOUND:
+                    raise
+                continue  # another process was at it at the same moment
+            created: dict[str, Any] = answer["config"]
+            return created
+        message = f"The stream {name} is created and removed again by somebody else."
+        raise Refused({"description": message})
+
+    # Messages
+
+    async def last(self, subject: str) -> Stored | None:
+        """The message at `subject`, as the leader of a cluster has it."""
+        if self._replicas > 1:
+            return await self._last_of_leader(subject)
+        return _stored(await self._link.request(f"$JS.API.DIRECT.GET.{self._layout.stream}.{subject}"))
+
+    async def _last_of_leader(self, subject: str) -> Stored | None:
+        # A direct get may be answered by a replica that lags.
+        try:
+            answer = await self._link.api(f"STREAM.MSG.GET.{self._layout.stream}", {"last_by_subj": subject})
+        except Refused as refused:
+            if refused.status == NOT_FOUND:
+                return None
+            raise
+        message = answer["message"]
+        return Stored(
+            subject=subject,
+            sequence=message["seq"],
+            stored_at=seconds_of(message["time"]),
+            data=b64decode(message.get("data", "")),
+        )
+
+    async def last_of_each(self, filters: list[str]) -> list[Stored]:
+        """The message at each subject that one of `filters` matches; at most about a thousand."""
+        body = {"multi_last": filters}
+        found = await self._link.collect(f"$JS.API.DIRECT.GET.{self._layout.stream}", body)
+        return [stored for message in found if (stored := _stored(message)) is not None]
+
+    async def next(self, filter_subject: str, sequence: int) -> Stored | None:
+        """The first message from `sequence` on that the filter matches."""
+        body = {"seq": sequence, "next_by_subj": filter_subject, "batch": 1}
+        found = await self._link.collect(f"$JS.API.DIRECT.GET.{self._layout.stream}", body)
+        return _stored(found[0]) if found else None
+
+    async def all_of_bucket(self) -> AsyncIterator[Stored]:
+        """Every message of the bucket of functions, read in pages."""
+        sequence = 1
+        while True:
+            body = {"seq": sequence, "next_by_subj": self._layout.all_function_keys(), "batch": PAGE}
+            found = await self._link.collect(f"$JS.API.DIRECT.GET.{self._layout.bucket}", body)
+            for message in found:
+                if (stored := _stored(message)) is not None:
+                    sequence = stored.sequence + 1
+                    yield stored
+            if len(found) < PAGE:
+                return
+
+    # Queues
+
+    async def backlogs(self) -> dict[str, Backlog]:
+        """The queues of all functions by name."""
+        found: dict[str, Backlog] = {}
+        offset = 0
+        while True:
+            answer = await self._link.api(f"CONSUMER.LIST.{self._layout.stream}", {"offset": offset})
+            page = answer["consumers"] or []
+            for info in page:
+                if info["name"].startswith(CONSUMER_PREFIX):
+                    backlog = _backlog(info)
+                    found[backlog.function] = backlog
+            offset += len(page)
+            if not page or offset >= answer["total"]:
+                return found
+
+    async def backlog(self, function: str) -> Backlog | None:
+        """The queue of one function; None if it has none yet."""
+        try:
+            name = f"CONSUMER.INFO.{self._layout.stream}.{self._layout.consumer(function)}"
+            return _backlog(await self._link.api(name))
+        except Refused as refused:
+            if refused.status == NOT_FOUND:
+                return None
+            raise
+
+    async def count(self, filter_subject: str) -> int:
+        """How many subjects the filter matches."""
+        body = {"subjects_filter": filter_subject}
+        total, offset = 0, 0
+        while True:
+            answer = await self._link.api(f"STREAM.INFO.{self._layout.stream}", body | {"offset": offset})
+            subjects = answer["state"].get("subjects") or {}
+            total += len(subjects)
+            offset += len(subjects)
+            if not subjects or offset >= answer.get("total", 0):
+                return total
+
+    async def ensure_queue(self, function: str, concurrency: int | None) -> None:
+        """Create or update a function's queue."""
+        config = self._layout.consumer_config(function, concurrency)
+        name = f"{self._layout.stream}.{config['name']}.{config['filter_subject']}"
+        await self._link.api(
+            f"CONSUMER.CREATE.{name}", {"stream_name": self._layout.stream, "config": config}
+        )
+
+    async def ensure_queues(self, limits: dict[str, int | None]) -> None:
+        """Create or update the queues of these functions, with their limits."""
+        await asyncio.gather(*(self.ensure_queue(name, limit) for name, limit in limits.items()))
+
+    async def purge(self, filter_subject: str, *, below: int | None = None, bucket: bool = False) -> None:
+        """Remove what the filter matches, all of it or what has a sequence below the given one."""
+        body: dict[str, Any] = {"filter": filter_subject}
+        if below is not None:
+            body["seq"] = below
+        await self._link.api(f"STREAM.PURGE.{self._layout.bucket if bucket else self._layout.stream}", body)
+
+
+def _stored(message: Msg) -> Stored | None:
+    if has_status(message) or message.headers is None:
+        return None
+    return Stored(
+        subject=message.headers["Nats-Subject"],
+        sequence=int(message.headers["Nats-Sequence"]),
+        stored_at=seconds_of(message.headers["Nats-Time-Stamp"]),
+        data=message.data,
+    )
+
+
+def _backlog(info: dict[str, Any]) -> Backlog:
+    return Backlog(
+        function=info["name"].removeprefix(CONSUMER_PREFIX),
+        pending=info["num_pending"],
+        unacknowledged=info["num_ack_pending"],
+        delivered=info["delivered"]["stream_seq"],
+        settled=info["ack_floor"]["stream_seq"],
+        limit=info["config"]["max_ack_pending"],
+    )

@@ -1,0 +1,260 @@
+"""Background work as runners take it: pulled by hand, held by a lease, settled once.
+
+A pull is one request; the server sends the deliveries to our inbox under their own subjects, so
+there is at most one open pull for each function, and its name finds the pull. What comes when no
+pull is open any more is handed back at once instead of being left to its lease.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, replace
+
+import orjson
+import structlog
+
+from quarterhour.broker.names import function_token
+from quarterhour.broker.nats.append import Append
+from quarterhour.broker.nats.bells import Bells
+from quarterhour.broker.nats.connection import Link, Msg, has_status
+from quarterhour.broker.nats.layout import NS, Layout, Place
+from quarterhour.broker.nats.records import Records
+from quarterhour.broker.nats.stream import Stream
+from quarterhour.broker.port import BrokerOptions, Delivery, Settlement
+from quarterhour.broker.unreadable import unreadable
+from quarterhour.errors import Conflict, EnvelopeError, UnknownVersion
+from quarterhour.function import Manifest
+from quarterhour.invocation import Invocation, decode_invocation
+from quarterhour.record import is_settled
+
+__all__ = ["Work"]
+
+PULL_S = 1.0
+GLANCE_S = 0.02
+UNKNOWN_VERSION_DELAY_S = 30.0
+
+ACK, NAK, RENEW, TERM = b"", b"-NAK", b"+WPI", b"+TERM"
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Lease:
+    """The token of a delivery: where to answer it, and up to when (boot s) it is ours."""
+
+    ack: str
+    function: str
+    leased_until: float
+
+
+class Work:
+    """Pulls, renews, settles."""
+
+    def __init__(
+        self,
+        link: Link,
+        layout: Layout,
+        *,
+        stream: Stream,
+        append: Append,
+        bells: Bells,
+        records: Records,
+        options: BrokerOptions,
+    ) -> None:
+        """Work for the runner of `options`."""
+        self._link = link
+        self._layout = layout
+        self._stream = stream
+        self._append = append
+        self._bells = bells
+        self._records = records
+        self._options = options
+        self._clock = options.clock
+        self._lease_s = options.lease_s
+        self._patience_s = min(PULL_S, options.lease_s / 3)
+        self._limits: dict[str, int | None] = {}
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._open: dict[str, asyncio.Queue[Msg | None]] = {}
+        self.bells = bells.heard
+        link.on_delivery = self._hear
+
+    async def prepare(self, functions: Collection[Manifest]) -> None:
+        """Create or update the queues of these functions."""
+        limits = {manifest.name: manifest.concurrency for manifest in functions}
+        await self._stream.ensure_queues(limits)
+        self._limits |= limits
+
+    # Pulling
+
+    async def pull(self, function: str, count: int) -> AsyncIterator[Delivery]:
+        """At most `count` deliveries that wait now."""
+        async with self._turns[function_token(function)]:
+            request = await self._request(function, count)
+            if request is None:
+                return
+            with self._link.many_replies() as (address, queue):
+                self._open[function] = queue
+                leased_until = self._clock.boot() + self._lease_s
+                try:
+                    await self._link.publish(self._layout.next_work(function), request, address)
+                    for _ in range(count):
+                        message = await self._next(queue)
+                        if message is None:
+                            return
+                        delivery = await self._delivery(message, leased_until)
+                        if delivery is not None:
+                            yield delivery
+                finally:
+                    del self._open[function]
+                    await self._return_unread(queue)
+
+    async def _request(self, function: str, count: int) -> bytes | None:
+        """What to ask of the server; None if nothing can be there.
+
+        Without `expires` the server says at once that nothing waits. But where the function is at
+        its limit it says nothing until a place is free, and would keep the request for ever; with
+        `expires` it waits that long even if the queue is empty. So for a function with a limit the
+        queue is looked at first.
+        """
+        request = {"batch": count, "no_wait": True}
+        if function in self._limits and self._limits[function] is None:
+            return orjson.dumps(request)
+        backlog = await self._stream.backlog(function)
+        if backlog is None or not (backlog.pending or backlog.unacknowledged):
+            return None
+        # If none is pending, another runner has them all, or one that was handed back waits.
+        expires_s = self._patience_s if backlog.pending else GLANCE_S
+        return orjson.dumps(request | {"expires": round(expires_s * NS)})
+
+    async def _next(self, queue: asyncio.Queue[Msg | None]) -> Msg | None:
+        """The next delivery of a pull, None at its end."""
+        if queue.empty():
+            try:
+                async with asyncio.timeout(self._patience_s + GLANCE_S):
+                    message = await queue.get()
+            except TimeoutError:
+                return None
+        else:
+            message = queue.get_nowait()
+        if message is None:
+            raise self._link.away()
+        return None if has_status(message) else message
+
+    async def _hear(self, message: Msg) -> None:
+        """A delivery has come: it belongs to the open pull of its function, or to nobody."""
+        queue = self._open.get(self._layout.parts(message.subject)[1])
+        if queue is not None:
+            queue.put_nowait(message)
+        else:
+            await self._link.publish(message.reply, NAK)
+
+    async def _return_unread(self, queue: asyncio.Queue[Msg | None]) -> None:
+        while not queue.empty():
+            message = queue.get_nowait()
+            if message is not None and not has_status(message) and self._link.connected:
+                await self._link.publish(message.reply, NAK)
+
+    async def _delivery(self, message: Msg, leased_until: float) -> Delivery | None:
+        place = self._layout.place(message.subject)
+        if place is None:  # somebody else wrote it
+            log.warning("dropped_unread", subject=message.subject)
+            await self._link.publish(message.reply, TERM)
+            return None
+        try:
+            invocation = _read(message.data, place)
+        except UnknownVersion as error:
+            log.warning("handed_back_unread", subject=message.subject, why=str(error))
+            delay = orjson.dumps({"delay": round(UNKNOWN_VERSION_DELAY_S * NS)})
+            await self._link.publish(message.reply, NAK + b" " + delay)
+            return None
+        except EnvelopeError as error:
+            log.warning("buried_unread", subject=message.subject, why=str(error))
+            await self._bury(message, place, error)
+            return None
+        return Delivery(
+            invocation=invocation,
+            envelope=message.data,
+            number=_number(message.reply),
+            leased_until=leased_until,
+            doubtful=self._clock.boot() < self._link.doubtful_until,
+            token=_Lease(message.reply, place.function, leased_until),
+        )
+
+    async def _bury(self, message: Msg, place: Place, error: EnvelopeError) -> None:
+        """Set aside what cannot be read, unless it has its end already."""
+        known = await self._records.read(place.function, place.id)
+        if known is None or not is_settled(known, place.attempt):
+            record = unreadable(
+                error,
+                function=place.function,
+                invocation_id=place.id,
+                attempt=place.attempt,
+                now=self._clock.now(),
+                runner=self._options.name,
+            )
+            if known is not None:
+                attempts = (*known.attempts, *record.attempts)
+                record = replace(
+                    record, revision=known.revision, accepted_at=known.accepted_at, attempts=attempts
+                )
+            stored = self._layout.stored(record)
+            try:
+                await self._append.store(stored, self._layout.buried(record, stored.payload, message.data))
+            except Conflict:
+                return  # somebody else is at it; it will be delivered again
+        await self._link.publish(message.reply, ACK)
+
+    # Leases
+
+    async def renew(self, delivery: Delivery) -> float:
+        """Extend the lease; one that has ended is not asked for any more, it may be somebody else's."""
+        lease = _lease(delivery)
+        sent_at = self._clock.boot()
+        if sent_at < lease.leased_until:
+            await self._link.request(lease.ack, RENEW)
+            lease.leased_until = sent_at + self._lease_s
+        return lease.leased_until
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Store the record with what follows from it, then acknowledge."""
+        retry, now = settlement.retry, self._clock.now()
+        try:
+            await self._append.store(*self._layout.settled(settlement, now))
+        except Conflict:
+            if await self._records.same_as(settlement.record) is None:
+                raise
+        await self._link.publish(_lease(settlement.delivery).ack, ACK)
+        if retry is not None and retry.due_at <= now:
+            self._bells.ring_soon(retry.function)
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Take the delivery off the queue."""
+        await self._link.publish(_lease(delivery).ack, ACK)
+
+    async def hand_back(self, delivery: Delivery) -> None:
+        """Let it be delivered again at once, unless its lease has ended anyway."""
+        lease = _lease(delivery)
+        if self._clock.boot() < lease.leased_until:
+            await self._link.request(lease.ack, NAK)
+            self._bells.ring_soon(lease.function)
+
+
+def _read(data: bytes, place: Place) -> Invocation:
+    invocation = decode_invocation(data)
+    if (invocation.function, invocation.id, invocation.attempt) != (place.function, place.id, place.attempt):
+        message = f"An envelope of {invocation.function!r} {invocation.id!r} lies where it does not belong."
+        raise EnvelopeError(message)
+    return invocation
+
+
+def _number(ack: str) -> int:
+    """How often it was delivered, from `$JS.ACK.<stream>.<consumer>.<number>…`; a domain adds two tokens."""
+    tokens = ack.split(".")
+    return int(tokens[4] if len(tokens) == 9 else tokens[6])
+
+
+def _lease(delivery: Delivery) -> _Lease:
+    if not isinstance(delivery.token, _Lease):
+        message = "The delivery is another broker's."
+        raise TypeError(message)
+    return delivery.token

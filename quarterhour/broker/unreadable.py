@@ -1,0 +1,40 @@
+"""The record of work that nobody can read: it is set aside with its bytes, not lost and not in the way."""
+
+from quarterhour.errors import EnvelopeError
+from quarterhour.function import Mode
+from quarterhour.lifecycle import State
+from quarterhour.outcome import Error
+from quarterhour.record import Attempt, Record
+from quarterhour.retry import BuryReason
+
+__all__ = ["unreadable"]
+
+
+def unreadable(
+    error: EnvelopeError, *, function: str, invocation_id: str, attempt: int, now: float, runner: str
+) -> Record:
+    """The record of an invocation whose envelope cannot be decoded: dead, with `error` as its evidence.
+
+    Function, id and attempt are what the queue knows without the envelope; `now` is in Unix seconds.
+    """
+    ended = Attempt(
+        attempt=attempt,
+        started_at=now,
+        finished_at=now,
+        outcome="failed",
+        error=Error(type="EnvelopeError", message=str(error)),
+        logs="",
+        runner=runner,
+    )
+    return Record(
+        id=invocation_id,
+        function=function,
+        mode=Mode.BACKGROUND,
+        state=State.DEAD,
+        attempt=attempt,
+        accepted_at=now,
+        due_at=now,
+        finished_at=now,
+        reason=BuryReason.FAILED,
+        attempts=(ended,),
+    )

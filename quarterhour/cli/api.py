@@ -1,0 +1,109 @@
+"""A gateway's API as the command line uses it; what goes wrong becomes one sentence."""
+
+import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import httpx
+
+__all__ = ["DEFAULT_URL", "Gateway", "open_gateway", "trusts_proxies"]
+
+DEFAULT_URL = "http://127.0.0.1:8888"
+CONNECT_S = 5.0
+ANSWER_S = 30.0
+RUN_S = 3700.0  # no synchronous function may run for longer than an hour
+WAIT_S = 30
+
+
+class Gateway:
+    """One gateway. Every method raises `click.ClickException` with a sentence for people."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def functions(self) -> list[dict[str, Any]]:
+        """All functions that are known."""
+        response = self._send("GET", "/v1/functions")
+        functions: list[dict[str, Any]] = self._json(response, "functions")["functions"]
+        return functions
+
+    def invoke(self, name: str, body: bytes | None, content_type: str | None) -> httpx.Response:
+        """Call the function and return its answer, whatever its status."""
+        headers = {} if content_type is None else {"content-type": content_type}
+        return self._send("POST", f"/.netlify/functions/{name}", content=body, headers=headers, read_s=RUN_S)
+
+    def invocation(self, identity: str, *, wait: bool) -> dict[str, Any]:
+        """What is known of a background invocation; with `wait`, after up to 30 s of waiting for its end."""
+        query = {"wait": str(WAIT_S)} if wait else {}
+        read_s = ANSWER_S + (WAIT_S if wait else 0)
+        response = self._send("GET", f"/v1/invocations/{identity}", params=query, read_s=read_s)
+        if response.status_code == httpx.codes.NOT_FOUND:
+            text = (
+                f"No background invocation {identity} is known; synchronous ones are not kept, "
+                "and background ones only for a while."
+            )
+            raise click.ClickException(text)
+        return self._json(response, "state")
+
+    def _send(self, method: str, path: str, *, read_s: float = ANSWER_S, **request: Any) -> httpx.Response:
+        timeout = httpx.Timeout(CONNECT_S, read=read_s)
+        try:
+            return self._client.request(method, path, timeout=timeout, **request)
+        except httpx.ConnectError:
+            text = (
+                f"No gateway answers at {self._client.base_url}; start one with `quarterhour up`, "
+                "or say where it is with --url."
+            )
+            raise click.ClickException(text) from None
+        except httpx.TimeoutException:
+            text = f"The gateway at {self._client.base_url} did not answer in time."
+            raise click.ClickException(text) from None
+        except httpx.HTTPError as error:
+            text = f"The gateway at {self._client.base_url} broke off: {error}."
+            raise click.ClickException(text) from None
+
+    def _json(self, response: httpx.Response, key: str) -> dict[str, Any]:
+        """The object in the response, which has `key` if it comes from a gateway."""
+        if not response.is_success:
+            text = f"The gateway answered {response.status_code}: {_detail(response)}"
+            raise click.ClickException(text)
+        try:
+            data = response.json()
+        except ValueError:
+            data = None
+        if not isinstance(data, dict) or key not in data:
+            text = f"What answers at {self._client.base_url} is no gateway of Quarterhour."
+            raise click.ClickException(text)
+        return data
+
+
+@contextmanager
+def open_gateway(url: str) -> Iterator[Gateway]:
+    """The gateway at `url`."""
+    if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+        text = f"--url is {url!r}, but must be an address such as {DEFAULT_URL}."
+        raise click.ClickException(text)
+    with httpx.Client(base_url=url.rstrip("/"), trust_env=trusts_proxies(url)) as client:
+        yield Gateway(client)
+
+
+def trusts_proxies(url: str) -> bool:
+    """Whether the environment's proxies are for this URL: not for this machine itself."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if isinstance(problem, dict):
+        return str(problem.get("detail") or problem.get("title") or problem)
+    return response.text[:500].strip() or response.reason_phrase

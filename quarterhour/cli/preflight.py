@@ -1,0 +1,91 @@
+"""What `up` makes sure of before it starts anything; each refusal is one sentence."""
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+__all__ = ["check_functions", "claim", "free_address"]
+
+
+def check_functions(folder: Path) -> None:
+    """Refuse a folder of functions that is not there."""
+    if not folder.is_dir():
+        text = (
+            f"There is no folder {folder} with functions; make it (mkdir {folder}), "
+            "or name another one with --functions."
+        )
+        raise click.ClickException(text)
+
+
+@contextmanager
+def claim(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory for this process alone; it is made if it is not there.
+
+    The lock goes with the process, however that ends.
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        _make_sure_of_writing(data_dir)
+    except OSError as error:
+        text = (
+            f"The data directory {data_dir} cannot be written ({error.strerror}); "
+            "make it writable, or name another one with --data-dir."
+        )
+        raise click.ClickException(text) from None
+    with os.fdopen(descriptor, "r+") as file:
+        _lock(file.fileno(), data_dir)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def free_address(host: str, port: int) -> int:
+    """The port, once it is known that a server can listen there; a free one for port 0."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            chosen: int = probe.getsockname()[1]
+            return chosen
+    except OSError as error:
+        raise click.ClickException(_refusal(host, port, error)) from None
+
+
+def _make_sure_of_writing(folder: Path) -> None:
+    # The lock may be an old file in a folder that has become read-only since, or a full disk.
+    probe = folder / ".writable"
+    probe.write_bytes(b"1")
+    probe.unlink()
+
+
+def _lock(descriptor: int, data_dir: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+        text = (
+            f"Another `quarterhour up` (process {holder or 'unknown'}) uses the data directory {data_dir}; "
+            "stop it, or name another one with --data-dir."
+        )
+        raise click.ClickException(text) from None
+
+
+def _refusal(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} on {host} is in use; stop what uses it, or choose another one with --port."
+    if error.errno == errno.EACCES:
+        return f"Port {port} is not allowed for this user; choose one from 1024 up with --port."
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is no address of this machine; choose another one with --host."
+    return f"It is not possible to listen on {host} port {port}: {error.strerror}."

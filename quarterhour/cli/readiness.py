@@ -1,0 +1,56 @@
+"""When `up` is ready: both kinds of function can be called. Asked of the gateway, over HTTP."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import structlog
+
+__all__ = ["functions_when_ready"]
+
+POLL_S = 0.05
+STILL_WAITING_S = 10.0  # after this long without being ready, say what is missing
+ANSWER_S = 5.0
+
+log = structlog.get_logger()
+
+_Functions = list[dict[str, Any]]
+
+
+async def functions_when_ready(url: str, *, runners: int, check_hope: Callable[[], None]) -> _Functions:
+    """The functions, once the gateway at `url` is ready and knows of `runners` runners.
+
+    `check_hope` is called now and then and raises when there is none.
+
+    A runner announces its functions before its first sign of life, but the two may reach the gateway
+    in the other order: so the list counts once it came out the same twice.
+    """
+    before: _Functions | None = None
+    warn_at = time.monotonic() + STILL_WAITING_S
+    async with httpx.AsyncClient(base_url=url, timeout=ANSWER_S, trust_env=False) as client:
+        while True:
+            found = await _look(client, runners)
+            if isinstance(found, list) and found == before:
+                return found
+            if isinstance(found, str) and time.monotonic() >= warn_at:
+                log.warning("not_ready_yet", waiting_for=found)
+                warn_at = time.monotonic() + STILL_WAITING_S
+            check_hope()
+            before = found if isinstance(found, list) else None
+            await asyncio.sleep(POLL_S)
+
+
+async def _look(client: httpx.AsyncClient, runners: int) -> _Functions | str:
+    """The functions, or what is still missing."""
+    try:
+        if not (await client.get("/readyz")).is_success:
+            return "the gateway's connection to the broker"
+        targets = (await client.get("/v1/runners/targets")).raise_for_status().json()
+        if len(targets) < runners:
+            return f"{runners - len(targets)} of {runners} runners"
+        functions: _Functions = (await client.get("/v1/functions")).raise_for_status().json()["functions"]
+        return functions
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return "the gateway"

@@ -1,0 +1,90 @@
+"""What people read on standard output: which functions there are and how to call them. Pure text."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+__all__ = ["address", "curl", "summary", "table"]
+
+_ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - not bound, only replaced
+_ERROR_CHARACTERS_MAX = 500
+
+
+def address(host: str, port: int) -> str:
+    """The URL under which this machine reaches a gateway that listens on `host`."""
+    shown = _ANY.get(host) or (f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}"
+
+
+def curl(function: Mapping[str, Any], base: str) -> str:
+    """A command line that calls the function and works as it stands."""
+    url = shlex.quote(urljoin(base, function["url"]))
+    methods = function.get("method") or ["POST"]
+    if "POST" in methods:
+        return f"curl -i -H 'content-type: application/json' -d '{{}}' {url}"
+    match methods[0]:
+        case "GET":
+            return f"curl -i {url}"
+        case "HEAD":
+            return f"curl -I {url}"
+        case method:
+            return f"curl -i -X {shlex.quote(method)} {url}"
+
+
+def summary(functions: Sequence[Mapping[str, Any]], *, base: str, folder: Path) -> str:
+    """Every function with its `curl`, or how to write the first one."""
+    if not functions:
+        return _how_to_begin(folder, base)
+    lines = [f"{len(functions)} function{'s' if len(functions) != 1 else ''} in {folder}/:", ""]
+    for function in functions:
+        lines.append(f"  {function['name']}  {_about(function)}")
+        error = function.get("error")
+        lines.append(f"    cannot run: {_one_line(error)}" if error else f"    {curl(function, base)}")
+    return "\n".join([*lines, ""])
+
+
+def table(functions: Sequence[Mapping[str, Any]]) -> str:
+    """The functions as a table for a terminal."""
+    if not functions:
+        return "No functions are known: write one into the folder that `quarterhour up` or a runner serves."
+    header = ("NAME", "MODE", "URL", "SCHEDULE", "ERROR")
+    rows = [header] + [
+        (
+            str(function["name"]),
+            str(function["mode"]),
+            str(function["url"]),
+            str(function.get("schedule") or "-"),
+            _one_line(function.get("error") or "-"),
+        )
+        for function in functions
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header) - 1)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _about(function: Mapping[str, Any]) -> str:
+    schedule = function.get("schedule")
+    return f"({function['mode']}{f', {schedule}' if schedule else ''})"
+
+
+def _how_to_begin(folder: Path, base: str) -> str:
+    return f"""\
+There is no function in {folder}/ yet. Write the first one, {folder / "hello.py"}:
+
+    def handler(event, context):
+        return {{"statusCode": 200, "body": "Hello!"}}
+
+Start again, and call it:
+
+    curl -i {base}/.netlify/functions/hello
+"""
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _ERROR_CHARACTERS_MAX else f"{line[:_ERROR_CHARACTERS_MAX]}…"

@@ -1,0 +1,34 @@
+"""How a process of ours ends: run to its end under uvloop, with a sentence instead of a traceback."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Iterator
+
+import structlog
+import uvloop
+
+from quarterhour.errors import QuarterhourError
+
+__all__ = ["run_process"]
+
+log = structlog.get_logger()
+
+
+def run_process(main: Coroutine[object, object, None]) -> None:
+    """Run `main` to its end. Errors of ours end the process with a sentence each and exit status 1."""
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)
+    except* QuarterhourError as errors:
+        sentences = dict.fromkeys(f"{error}" for error in _leaves(errors))
+        for sentence in sentences:
+            log.critical("ended", why=sentence)
+        sys.exit(1)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -1,0 +1,28 @@
+"""`python -m runner`, and `quarterhour runner`: one runner process."""
+
+import click
+
+from quarterhour.entry import run_process
+from quarterhour.logs import configure_logging
+from quarterhour.settings import RunnerSettings, settings_options
+from runner.wiring import run
+
+__all__ = ["main"]
+
+
+@click.command("quarterhour runner", context_settings={"max_content_width": 100})
+@settings_options(RunnerSettings)
+def main(settings: RunnerSettings) -> None:
+    """Run functions: take calls and background work from the broker until SIGTERM, then drain.
+
+    Start as many as you like, on as many machines; they share the work.
+
+    \b
+      quarterhour runner --broker nats://127.0.0.1:4222 --functions functions
+    """
+    configure_logging(settings.log_format, process="runner")
+    run_process(run(settings))
+
+
+if __name__ == "__main__":
+    main()

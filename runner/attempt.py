@@ -1,0 +1,335 @@
+"""One delivery of background work, from its arrival to its settlement, as a straight line of steps.
+
+What to do with a delivery is decided in `verdict`, which is pure; `Attempts.take` does it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import assert_never
+
+import structlog
+
+from quarterhour import record as records
+from quarterhour.broker.port import Delivery, Records, Run, Settlement, Work
+from quarterhour.clock import Clock
+from quarterhour.errors import BrokerUnavailable, Conflict
+from quarterhour.invocation import Invocation, next_attempt
+from quarterhour.outcome import Error, Failed, Outcome, error_of
+from quarterhour.record import Record
+from quarterhour.retry import BuryReason, Disposition, Retry, decide
+from runner.catalog import Entry
+from runner.leases import Lease, Leases
+from runner.metrics import Metrics
+from runner.sandbox.job import AttemptLost, Code, Finished, Job
+from runner.sandbox.pool import Sandbox
+from runner.settlement import Settlements
+
+__all__ = ["Attempts", "Verdict", "verdict"]
+
+NOTE_TRIES_MAX = 3
+
+log = structlog.get_logger()
+
+
+class Verdict(Enum):
+    """What a delivery calls for."""
+
+    START = auto()
+    START_WITH_NOTE = auto()  # not the first delivery: whoever had it before may have been lost with it
+    START_ALONE = auto()  # a suspect: the same, but never beside another suspect
+    ACKNOWLEDGE = auto()  # its attempt has its outcome already
+    EXPIRE = auto()
+    BURY_AS_LOST = auto()
+
+
+def verdict(record: Record, *, attempt: int, deliveries: int, now: float, waiting_age_s: float) -> Verdict:
+    """What to do with delivery number `deliveries` of `attempt`, whose record is `record`."""
+    if records.is_settled(record, attempt):
+        return Verdict.ACKNOWLEDGE
+    if len(record.notes) >= records.OPEN_NOTES_MAX:
+        return Verdict.BURY_AS_LOST
+    if not record.notes and now > record.due_at + waiting_age_s:
+        return Verdict.EXPIRE
+    if deliveries == 1 and not record.notes:
+        return Verdict.START
+    if len(record.notes) >= records.SUSPECT_NOTES:
+        return Verdict.START_ALONE
+    return Verdict.START_WITH_NOTE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """What is needed to run a delivery that was found fit to run."""
+
+    delivery: Delivery
+    lease: Lease
+    record: Record
+    entry: Entry
+
+
+class Attempts:
+    """Runs background deliveries. `find` gives the entry of a function that this runner serves."""
+
+    def __init__(
+        self,
+        *,
+        runner: str,
+        work: Work,
+        kept: Records,
+        sandbox: Sandbox,
+        find: Callable[[str], Entry | None],
+        leases: Leases,
+        settlements: Settlements,
+        metrics: Metrics,
+        clock: Clock,
+        waiting_age_s: float,
+    ) -> None:
+        self._runner = runner
+        self._work = work
+        self._records = kept
+        self._sandbox = sandbox
+        self._find = find
+        self._leases = leases
+        self._settlements = settlements
+        self._metrics = metrics
+        self._clock = clock
+        self._waiting_age_s = waiting_age_s
+        self._held: dict[str, Lease] = {}
+        self._one_ended = asyncio.Event()
+        self._suspect = asyncio.Lock()
+        self._stopping = False
+
+    def running(self, invocation_id: str) -> Run | None:
+        """The run of an invocation, if it is this runner's."""
+        lease = self._held.get(invocation_id)
+        if lease is None or lease.attempt is None or lease.attempt.started_at is None:
+            return None
+        return Run(
+            runner=self._runner,
+            attempt=lease.delivery.invocation.attempt,
+            started_at=lease.attempt.started_at,
+        )
+
+    def stop(self) -> None:
+        """Stop what runs: each attempt is handed back without having cost anything."""
+        self._stopping = True
+        for lease in self._held.values():
+            if lease.attempt is not None:
+                lease.attempt.stop()
+
+    async def ended(self) -> None:
+        """Return when no delivery is held any more."""
+        while self._held:
+            self._one_ended.clear()
+            await self._one_ended.wait()
+
+    async def take(self, delivery: Delivery, free_slot: Callable[[], None]) -> None:
+        """See one delivery through to its end. Calls `free_slot` once, when the slot is free again."""
+        invocation = delivery.invocation
+        freed = _Once(free_slot)
+        if invocation.id in self._held:
+            log.info("delivered_while_running", function=invocation.function, invocation=invocation.id)
+            freed()
+            return
+        try:
+            with self._leases.hold(delivery) as lease:
+                self._held[invocation.id] = lease
+                try:
+                    await self._take(lease, freed)
+                finally:
+                    del self._held[invocation.id]
+                    self._one_ended.set()
+        except (BrokerUnavailable, Conflict) as error:
+            # Nothing was settled: the lease ends by itself and the invocation is delivered again.
+            log.warning(
+                "delivery_let_go", function=invocation.function, invocation=invocation.id, why=str(error)
+            )
+        except Exception:
+            # A fault of ours must not take the neighbours along. It is bounded: each further delivery
+            # leaves a start note, and five of them bury the invocation.
+            log.exception("delivery_failed", function=invocation.function, invocation=invocation.id)
+        finally:
+            freed()
+
+    async def _take(self, lease: Lease, freed: "_Once") -> None:
+        delivery = lease.delivery
+        entry = self._find(delivery.invocation.function)
+        if entry is None or self._stopping:
+            await self._work.hand_back(delivery)
+            return
+        record = await self._record_of(delivery)
+        if record is None:
+            return
+        begun = _Begun(delivery=delivery, lease=lease, record=record, entry=entry)
+        what = verdict(
+            record,
+            attempt=delivery.invocation.attempt,
+            deliveries=delivery.number,
+            now=self._clock.now(),
+            waiting_age_s=self._waiting_age_s,
+        )
+        match what:
+            case Verdict.START:
+                await self._run(begun, freed)
+            case Verdict.START_WITH_NOTE:
+                await self._run_with_note(begun, freed)
+            case Verdict.START_ALONE:
+                async with self._suspect:
+                    await self._run_with_note(begun, freed)
+            case Verdict.ACKNOWLEDGE:
+                await self._work.acknowledge(delivery)
+            case Verdict.EXPIRE:
+                await self._bury(begun, BuryReason.EXPIRED)
+            case Verdict.BURY_AS_LOST:
+                await self._bury(begun, BuryReason.RUNNER_LOST)
+            case _:
+                assert_never(what)
+
+    async def _record_of(self, delivery: Delivery) -> Record | None:
+        """The record as this delivery finds it; None if somebody else runs the invocation now."""
+        invocation = delivery.invocation
+        if delivery.number == 1 and invocation.attempt == 1 and not delivery.doubtful:
+            return records.waiting(invocation)  # nobody can have written one
+        if delivery.doubtful and (run := await self._work.who_runs(invocation.id)) is not None:
+            log.info("runs_elsewhere", function=invocation.function, invocation=invocation.id, runner=run.runner)
+            return None
+        record = await self._records.read(invocation.function, invocation.id)
+        return records.waiting(invocation) if record is None else records.due(record, invocation)
+
+    async def _run_with_note(self, begun: _Begun, freed: "_Once") -> None:
+        if begun.lease.until <= self._clock.boot():  # a suspect may have waited for another
+            return
+        noted = records.started(begun.record, runner=self._runner, now=self._clock.now())
+        try:
+            record = await self._records.write(noted)
+        except Conflict:
+            # Somebody wrote since it was read, so somebody else has it, or has had it: the next
+            # delivery will see what came of it.
+            log.info("note_refused", function=noted.function, invocation=noted.id)
+            return
+        await self._run(replace(begun, record=record), freed)
+
+    async def _run(self, begun: _Begun, freed: "_Once") -> None:
+        invocation = begun.delivery.invocation
+        code = begun.entry.code
+        if code is None:
+            finished = _unrunnable(begun.entry, self._clock.now())
+        else:
+            self._metrics.queued(invocation.function, self._clock.now() - invocation.due_at)
+            try:
+                with self._metrics.running(invocation.function):
+                    finished = await self._run_in_sandbox(begun, code)
+            except AttemptLost as lost:
+                await self._hand_back(begun, lost)
+                return
+        async with self._settlements.place():
+            freed()
+            await self._settle(begun, finished)
+
+    async def _run_in_sandbox(self, begun: _Begun, code: Code) -> Finished:
+        if self._stopping:
+            raise AttemptLost("stopped")
+        delivery, manifest = begun.delivery, begun.entry.manifest
+        attempt = self._sandbox.attempt(
+            Job(
+                code=code,
+                invocation=delivery.invocation.id,
+                mode=delivery.invocation.mode,
+                returned_status=manifest.returned_status,
+                envelope=delivery.envelope,
+                limit_s=manifest.timeout_s,
+                leased_until=begun.lease.until,
+            )
+        )
+        begun.lease.attempt = attempt
+        return await attempt.run()
+
+    async def _hand_back(self, begun: _Begun, lost: AttemptLost) -> None:
+        """An attempt that was lost costs a delivery, never an attempt."""
+        invocation = begun.delivery.invocation
+        log.warning(
+            "attempt_lost", function=invocation.function, invocation=invocation.id, reason=lost.reason
+        )
+        if lost.reason == "lease":
+            return  # it is not ours any more
+        if lost.reason == "stopped" and begun.record.notes:
+            # Cancelled before the hand-back: the other order could cancel the next runner's note.
+            await self._records.write(records.handed_back(begun.record))
+        await self._work.hand_back(begun.delivery)
+
+    async def _settle(self, begun: _Begun, finished: Finished) -> None:
+        invocation, manifest = begun.delivery.invocation, begun.entry.manifest
+        disposition = decide(finished.outcome, attempt=invocation.attempt, policy=manifest.retry)
+        settlement = Settlement(
+            delivery=begun.delivery,
+            record=records.settled(
+                begun.record,
+                finished.outcome,
+                disposition,
+                started_at=finished.started_at,
+                finished_at=finished.finished_at,
+                logs=finished.logs,
+                runner=self._runner,
+            ),
+            retry=_retry_of(invocation, finished, disposition),
+        )
+        if await self._settlements.settle(settlement):
+            duration_s = finished.finished_at - finished.started_at
+            self._metrics.settled(invocation.function, invocation.mode, finished.outcome, disposition, duration_s)
+            _report(invocation, finished.outcome, disposition)
+
+    async def _bury(self, begun: _Begun, reason: BuryReason) -> None:
+        record = records.buried(begun.record, reason, now=self._clock.now())
+        if await self._settlements.settle(Settlement(delivery=begun.delivery, record=record)):
+            self._metrics.buried(record.function, reason)
+            log.error(
+                "invocation_buried",
+                function=record.function,
+                invocation=record.id,
+                reason=reason,
+                see=f"quarterhour status {record.id}",
+            )
+
+
+class _Once:
+    """Calls `call` the first time, and then never again."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call: Callable[[], None] | None = call
+
+    def __call__(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call()
+
+
+def _unrunnable(entry: Entry, now: float) -> Finished:
+    error = Error(type="FunctionError", message=entry.manifest.error or "The function cannot run.")
+    return Finished(outcome=Failed(error=error, retry=False), started_at=now, finished_at=now, logs="")
+
+
+def _retry_of(invocation: Invocation, finished: Finished, disposition: Disposition) -> Invocation | None:
+    error = error_of(finished.outcome)
+    if not isinstance(disposition, Retry) or error is None:
+        return None
+    return next_attempt(invocation, due_at=finished.finished_at + disposition.delay_s, error=error)
+
+
+def _report(invocation: Invocation, outcome: Outcome, disposition: Disposition) -> None:
+    error = error_of(outcome)
+    if error is None:
+        log.debug("attempt_succeeded", function=invocation.function, invocation=invocation.id)
+        return
+    follows = f"again in {disposition.delay_s:g} s" if isinstance(disposition, Retry) else "dead letter"
+    log.error(
+        "function_failed",
+        function=invocation.function,
+        error=f"{error.type}: {error.message}",
+        attempt=invocation.attempt,
+        then=follows,
+        see=f"quarterhour status {invocation.id}",
+    )

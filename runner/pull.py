@@ -1,0 +1,81 @@
+"""Pulling: background work is taken queue by queue in turns, never more than there are free slots."""
+
+import asyncio
+from collections.abc import Collection
+
+import structlog
+
+from quarterhour.broker.port import Work
+from quarterhour.errors import BrokerUnavailable
+from runner.attempt import Attempts
+from runner.slots import Slots
+from runner.turns import Turns
+
+__all__ = ["Puller"]
+
+AGAIN_S = 0.5
+
+log = structlog.get_logger()
+
+
+class Puller:
+    """Turns bells into pulls, and deliveries into attempts that run in `tasks`."""
+
+    def __init__(self, *, work: Work, slots: Slots, attempts: Attempts, tasks: asyncio.TaskGroup) -> None:
+        self._work = work
+        self._slots = slots
+        self._attempts = attempts
+        self._tasks = tasks
+        self._turns = Turns()
+        self._news = asyncio.Event()
+        self._pulls: set[asyncio.Task[None]] = set()
+
+    def serve(self, functions: Collection[str]) -> None:
+        """From now on work of just these functions is pulled; each is looked at once."""
+        self._turns.serve(functions)
+        self._ring(functions)
+
+    async def listen(self) -> None:
+        """Hear the bells, until cancelled."""
+        async for names in self._work.bells():
+            self._ring(names)
+
+    async def run(self) -> None:
+        """Pull, until cancelled. Cancelling starts no further pull; `ended` waits for the open ones."""
+        while True:
+            free = await self._slots.reserve(self._slots.total)
+            name = self._turns.next()
+            if name is None:
+                self._slots.release(free)
+                self._news.clear()
+                await self._news.wait()
+                continue
+            count = self._turns.share(free)
+            self._slots.release(free - count)
+            pull = self._tasks.create_task(self._pull(name, count))
+            self._pulls.add(pull)
+            pull.add_done_callback(self._pulls.discard)
+
+    async def ended(self) -> None:
+        """Return when no pull is open any more (within about a second of the last one's start)."""
+        if self._pulls:
+            await asyncio.wait(self._pulls)
+
+    def _ring(self, names: Collection[str]) -> None:
+        self._turns.ring(names)
+        self._news.set()
+
+    async def _pull(self, name: str, count: int) -> None:
+        got, failed = 0, False
+        try:
+            async for delivery in self._work.pull(name, count):
+                got += 1
+                self._tasks.create_task(self._attempts.take(delivery, self._slots.release))
+        except BrokerUnavailable as error:
+            log.warning("pull_failed", function=name, why=str(error))
+            failed = True
+            await asyncio.sleep(AGAIN_S)
+        finally:
+            self._slots.release(count - got)
+            self._turns.back(name, more=failed or got == count)
+            self._news.set()

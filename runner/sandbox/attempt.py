@@ -1,0 +1,145 @@
+"""One attempt in one worker, from the frame that starts it to its outcome."""
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import orjson
+
+from quarterhour.errors import EnvelopeError
+from quarterhour.invocation import unpack
+from quarterhour.outcome import Crashed, Error, Failed, Outcome, TimedOut
+from runner.judge import judge
+from runner.sandbox.guard import Exit
+from runner.sandbox.job import AttemptLost, Finished, Job, LogLine, LossReason
+from runner.sandbox.worker import WorkerProcess
+
+if TYPE_CHECKING:
+    from runner.sandbox.pool import Sandbox
+
+__all__ = ["Attempt"]
+
+# The guard may have begun to end a worker whose result came this close to a deadline.
+CLOSE_TO_LIMIT_S = 0.2
+CLOSE_TO_LEASE_END_S = 0.8
+EXIT_S = 0.05  # a worker that closes its channel is about to exit; one that does not is ended
+
+
+class Attempt:
+    """An attempt. `started_at` is None until a worker has it."""
+
+    def __init__(self, sandbox: "Sandbox", job: Job) -> None:
+        self.started_at: float | None = None
+        self._sandbox = sandbox
+        self._job = job
+        self._worker: WorkerProcess | None = None
+        self._stopped = False
+        self._leased_until = job.leased_until
+        self._limit_at = 0.0
+        self._end: asyncio.Future[bytes | Exit] | None = None
+
+    def extend(self, leased_until: float) -> None:
+        """Its lease was renewed until `leased_until` (boot clock, seconds)."""
+        self._leased_until = leased_until
+        if self._worker is not None and self._end is not None and not self._end.done():
+            self._sandbox.table.extend(self._worker.row, leased_until)
+
+    def stop(self) -> None:
+        """End it without an outcome: `run` raises `AttemptLost`."""
+        self._stopped = True
+        if self._worker is not None and self._end is not None and not self._end.done():
+            self._sandbox.retire(self._worker)
+
+    async def run(self) -> Finished:
+        """Make the attempt. Raises `AttemptLost` if it ended without an outcome of its own."""
+        sandbox, job = self._sandbox, self._job
+        worker = await sandbox.take(job.code)
+        if self._stopped:
+            sandbox.give_back(worker)
+            raise AttemptLost("stopped")
+        self._start(worker)
+        assert self._end is not None
+        try:
+            end = await self._end
+        except asyncio.CancelledError:
+            sandbox.retire(worker)
+            raise
+        finally:
+            worker.on_frame = worker.on_exit = worker.on_hung_up = None
+            logs = worker.output.end() if worker.output is not None else ""
+        finished_at = sandbox.clock.now()
+        outcome = self._outcome_of_exit(end) if isinstance(end, Exit) else self._outcome_of_frame(worker, end)
+        assert self.started_at is not None
+        return Finished(outcome=outcome, started_at=self.started_at, finished_at=finished_at, logs=logs)
+
+    def _start(self, worker: WorkerProcess) -> None:
+        sandbox, job = self._sandbox, self._job
+        end: asyncio.Future[bytes | Exit] = asyncio.get_running_loop().create_future()
+        self._worker, self._end = worker, end
+        worker.on_frame = lambda frame: None if end.done() else end.set_result(frame)
+        worker.on_exit = lambda exit_: None if end.done() else end.set_result(exit_)
+        worker.on_hung_up = lambda: self._hung_up(worker)
+        assert worker.output is not None
+        worker.output.begin(self._line)
+        self.started_at = sandbox.clock.now()
+        self._limit_at = sandbox.clock.boot() + job.limit_s
+        sandbox.table.set(worker.row, limit_at=self._limit_at, leased_until=self._leased_until)
+        worker.send(self._header(), job.envelope)
+        if worker.hung_up:
+            self._hung_up(worker)
+
+    def _header(self) -> bytes:
+        return orjson.dumps(
+            {
+                "mode": self._job.mode,
+                "limit_at": self._limit_at,
+                "response_bytes_max": self._sandbox.settings.response_bytes_max,
+            }
+        )
+
+    def _line(self, stream: str, text: str) -> None:
+        job = self._job
+        self._sandbox.on_line(
+            LogLine(function=job.code.function, invocation=job.invocation, stream=stream, text=text)
+        )
+
+    def _hung_up(self, worker: WorkerProcess) -> None:
+        """Its end is reported in a moment; if not, user code has closed the channel and lives on."""
+        asyncio.get_running_loop().call_later(EXIT_S, self._sandbox.retire, worker)
+
+    def _outcome_of_frame(self, worker: WorkerProcess, frame: bytes) -> Outcome:
+        sandbox, job = self._sandbox, self._job
+        now = sandbox.clock.boot()
+        sandbox.table.clear(worker.row)
+        try:
+            header, body = unpack(frame)
+        except EnvelopeError as error:
+            sandbox.retire(worker)
+            return Failed(error=Error(type="InvalidResult", message=str(error)), retry=False)
+        close = now > self._limit_at - CLOSE_TO_LIMIT_S or (
+            self._leased_until is not None and now > self._leased_until - CLOSE_TO_LEASE_END_S
+        )
+        if close or header.get("retire"):
+            sandbox.retire(worker)
+        else:
+            sandbox.give_back(worker)
+        if self._stopped:
+            raise AttemptLost("stopped")
+        if now >= self._limit_at:
+            return TimedOut(limit_s=job.limit_s)
+        return judge(header, body, mode=job.mode, returned_status=job.returned_status)
+
+    def _outcome_of_exit(self, end: Exit) -> Outcome:
+        if self._stopped:
+            raise AttemptLost("stopped")
+        if end.killed == "limit":
+            return TimedOut(limit_s=self._job.limit_s)
+        if end.killed in {"lease", "guard"}:
+            reason: LossReason = "lease" if end.killed == "lease" else "guard"
+            raise AttemptLost(reason)
+        if os.WIFEXITED(end.status):
+            return Crashed(exit_status=os.WEXITSTATUS(end.status))
+        if end.killed == "asked":
+            return Crashed(detail="it was ended")
+        return Crashed(signal=signal.Signals(os.WTERMSIG(end.status)).name)

@@ -1,0 +1,160 @@
+"""The runner's side of a guard: starts it, asks it for workers, and hears how each one ended."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.sandbox.job import Code
+
+__all__ = ["Exit", "Guard", "GuardGone"]
+
+ZYGOTE = Path(__file__).parent / "python" / "zygote.py"
+AUTHORS_PACKAGE = Path(__file__).parent.parent.parent / "quarterhour"
+SEND_S = 1.0
+END_S = 6.0
+READ_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a worker ended: its wait status, and why the guard killed it (limit, lease, asked; None: it did not)."""
+
+    status: int
+    killed: str | None
+
+
+class GuardGone(Exception):
+    """The guard has died."""
+
+
+class Guard:
+    """One guard process. `on_exit(worker)` is called once for each worker, `on_gone()` at its own end."""
+
+    def __init__(
+        self, python: Path, table_fd: int, rows: int, *, on_gone: Callable[[], None]
+    ) -> None:
+        self._on_gone = on_gone
+        self._exits: dict[int, Callable[[Exit], None]] = {}
+        self._pids: dict[int, int] = {}
+        self._inbox = b""
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    python,
+                    *("-I", "-X", "utf8", ZYGOTE),
+                    *(str(theirs.fileno()), str(table_fd), str(rows), AUTHORS_PACKAGE),
+                    "quarterhour guard",
+                ],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), table_fd),
+                start_new_session=True,
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+            )
+        # Sending may wait for a guard that is busy, a little; receiving is done when there is something.
+        self._control.settimeout(SEND_S)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._control, self._receive)
+        self.gone = False
+
+    def spawn(
+        self,
+        worker: int,
+        row: int,
+        code: Code,
+        environment: dict[str, str],
+        descriptors: tuple[int, int, int],
+        on_exit: Callable[[Exit], None],
+    ) -> None:
+        """Fork a worker with these descriptors (channel, stdout, stderr). Raises `GuardGone`."""
+        message = {
+            "op": "spawn",
+            "worker": worker,
+            "row": row,
+            "function": code.function,
+            "path": str(code.path),
+            "folder": str(code.folder),
+            "environment": environment,
+            "memory_mib": code.memory_mib,
+        }
+        self._exits[worker] = on_exit
+        try:
+            self._send(message, descriptors)
+        except GuardGone:
+            del self._exits[worker]
+            raise
+
+    def kill(self, worker: int) -> None:
+        """End a worker, whatever it does."""
+        with suppress(GuardGone):
+            self._send({"op": "kill", "worker": worker})
+
+    async def close(self) -> None:
+        """End the guard and all its workers; returns when the guard is gone."""
+        self._leave()
+        try:
+            await asyncio.to_thread(self._process.wait, END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+
+    def _send(self, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+        data = json.dumps(message).encode() + b"\n"
+        try:
+            if self.gone:
+                raise BrokenPipeError
+            sent = socket.send_fds(self._control, [data], descriptors) if descriptors else 0
+            self._control.sendall(data[sent:])
+        except OSError:
+            self._end()
+            raise GuardGone from None
+
+    def _receive(self) -> None:
+        try:
+            data = self._control.recv(READ_BYTES)
+        except OSError:
+            data = b""
+        if not data:
+            self._end()
+            return
+        *lines, self._inbox = (self._inbox + data).split(b"\n")
+        for line in lines:
+            self._hear(json.loads(line))
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        worker: int = message["worker"]
+        if "pid" in message:
+            self._pids[worker] = message["pid"]
+            return
+        self._pids.pop(worker, None)
+        self._exits.pop(worker)(Exit(status=message["status"], killed=message["killed"]))
+
+    def _leave(self) -> None:
+        if not self.gone:
+            self.gone = True
+            self._loop.remove_reader(self._control)
+            self._control.close()
+
+    def _end(self) -> None:
+        """The guard is gone, and nobody else will end what it guarded."""
+        if self.gone:
+            return
+        self._leave()
+        self._process.kill()
+        self._process.wait()
+        for pid in self._pids.values():
+            # On Linux the kernel has killed the workers with their guard, but not what they started.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        exits, self._exits = self._exits, {}
+        self._on_gone()
+        for on_exit in exits.values():
+            on_exit(Exit(status=signal.SIGKILL, killed="guard"))

@@ -1,0 +1,78 @@
+"""What the sandbox is given and what it gives back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from quarterhour.errors import QuarterhourError
+from quarterhour.function import Mode
+from quarterhour.outcome import Outcome
+
+__all__ = ["AttemptLost", "Code", "Finished", "Job", "LogLine", "LossReason"]
+
+LossReason = Literal["lease", "guard", "stopped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """What is to be run.
+
+    `path` is the file with the handler, `folder` goes first on the module path, `version` changes
+    whenever the file does. `environment` is what the function's own configuration adds.
+    """
+
+    function: str
+    path: Path
+    folder: Path
+    version: str
+    environment: tuple[tuple[str, str], ...] = ()
+    memory_mib: int = 512
+    runtime: str = "python"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One attempt to be made.
+
+    `limit_s` counts from the moment in which a worker gets it; `leased_until` is a moment of the
+    boot clock, None for a synchronous call, which has no lease.
+    """
+
+    code: Code
+    invocation: str
+    mode: Mode
+    returned_status: Literal["fail", "ignore"]
+    envelope: bytes
+    limit_s: float
+    leased_until: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """An attempt that has its outcome. Times are Unix seconds; `logs` are its last lines."""
+
+    outcome: Outcome
+    started_at: float
+    finished_at: float
+    logs: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """A line that a function printed; `stream` is stdout or stderr."""
+
+    function: str
+    invocation: str
+    stream: str
+    text: str
+
+
+class AttemptLost(QuarterhourError):  # noqa: N818 - nobody's error
+    """The attempt was ended without an outcome, and not by its own fault."""
+
+    code = "attempt_lost"
+
+    def __init__(self, reason: LossReason) -> None:
+        """`reason`: its lease ended, its guard died, or it was stopped."""
+        super().__init__(f"The attempt was ended without an outcome ({reason}).")
+        self.reason = reason

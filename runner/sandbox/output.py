@@ -1,0 +1,99 @@
+"""What a worker prints: its two pipes, cut into lines, with the last of them kept as evidence."""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+
+from quarterhour.record import LOGS_BYTES_MAX
+
+__all__ = ["Output"]
+
+READ_BYTES = 16384  # so much at a time: a flood must leave the runner's loop time for others
+DRAIN_READS_MAX = 16  # a pipe holds 64 KiB
+LINE_BYTES_MAX = 16384
+LINES_SHOWN_MAX = 10_000  # of one attempt; the tail is kept all the same
+
+OnLine = Callable[[str, str], None]
+
+
+class Output:
+    """Reads stdout and stderr of a worker. Lines go to `on_line(stream, text)` while an attempt runs."""
+
+    def __init__(self, output: int, errors: int) -> None:
+        self._pipes = {output: "stdout", errors: "stderr"}
+        self._rests: dict[int, bytes] = {output: b"", errors: b""}
+        self._on_line: OnLine | None = None
+        self._shown = 0
+        self._tail: deque[str] = deque()
+        self._tail_bytes = 0
+        self._loop = asyncio.get_running_loop()
+        for pipe in self._pipes:
+            os.set_blocking(pipe, False)
+            self._loop.add_reader(pipe, self._read, pipe)
+
+    def begin(self, on_line: OnLine) -> None:
+        """An attempt starts: what comes from now on is its own."""
+        self._on_line = on_line
+        self._shown = 0
+
+    def end(self) -> str:
+        """The attempt has ended: read what is left, and return its last lines."""
+        for pipe, stream in self._pipes.items():
+            for _ in range(DRAIN_READS_MAX):
+                if not self._read(pipe):
+                    break
+            rest, self._rests[pipe] = self._rests[pipe], b""
+            if rest:
+                self._line(stream, rest)
+        self._on_line = None
+        text = "".join(self._tail)
+        self._tail.clear()
+        self._tail_bytes = 0
+        return text
+
+    def close(self) -> None:
+        """Let go of the pipes."""
+        for pipe in self._pipes:
+            self._loop.remove_reader(pipe)
+            os.close(pipe)
+        self._pipes = {}
+
+    def _read(self, pipe: int) -> bool:
+        """Read once; whether there may be more."""
+        try:
+            data = os.read(pipe, READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._loop.remove_reader(pipe)
+            return False
+        *lines, rest = (self._rests[pipe] + data).split(b"\n")
+        stream = self._pipes[pipe]
+        for line in lines:
+            self._line(stream, line)
+        while len(rest) >= LINE_BYTES_MAX:
+            self._line(stream, rest[:LINE_BYTES_MAX])
+            rest = rest[LINE_BYTES_MAX:]
+        self._rests[pipe] = rest
+        return True
+
+    def _line(self, stream: str, line: bytes) -> None:
+        for start in range(0, len(line) or 1, LINE_BYTES_MAX):
+            text = line[start : start + LINE_BYTES_MAX].decode("utf-8", "replace")
+            self._keep(text)
+            self._show(stream, text)
+
+    def _keep(self, text: str) -> None:
+        self._tail.append(f"{text}\n")
+        self._tail_bytes += len(text) + 1
+        while self._tail_bytes > LOGS_BYTES_MAX:
+            self._tail_bytes -= len(self._tail.popleft())
+
+    def _show(self, stream: str, text: str) -> None:
+        self._shown += 1
+        if self._on_line is None or self._shown > LINES_SHOWN_MAX:
+            return
+        self._on_line(stream, text)
+        if self._shown == LINES_SHOWN_MAX:
+            self._on_line(stream, f"(more than {LINES_SHOWN_MAX} lines: the rest is not shown)")

@@ -1,0 +1,169 @@
+"""The pool: attempts find a worker of their function here, idle or new, and leave it for the next one.
+
+A worker that was idle last is used first, so that what is not needed falls idle for long and is
+retired. There are never more than `workers_max` workers.
+"""
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from quarterhour.clock import Clock
+from runner.sandbox.attempt import Attempt
+from runner.sandbox.guard import Exit, Guard, GuardGone
+from runner.sandbox.job import AttemptLost, Code, Job, LogLine
+from runner.sandbox.table import Table
+from runner.sandbox.worker import WorkerProcess
+
+__all__ = ["Attempt", "Sandbox", "SandboxSettings"]
+
+GUARD_AGAIN_S = 1.0  # a guard that dies at once is not started again and again without a pause
+SPARE_ROWS = 64  # workers that are being killed still have theirs
+
+log = structlog.get_logger()
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSettings:
+    """What the sandbox is told. `environment` is what every worker sees; sizes are bytes, times seconds."""
+
+    workers_max: int
+    python: Path
+    environment: Mapping[str, str]
+    response_bytes_max: int
+    idle_s: float = 300.0
+
+
+class Sandbox:
+    """Workers and their guard. Entered, it can make attempts; left, no process of it remains."""
+
+    def __init__(
+        self, settings: SandboxSettings, *, clock: Clock, on_line: Callable[[LogLine], None]
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.on_line = on_line
+        self._rows = settings.workers_max + SPARE_ROWS
+        self.table = Table(self._rows)
+        self._guard: Guard | None = None
+        self._guard_started_at = -GUARD_AGAIN_S
+        self._starting = asyncio.Lock()
+        self._workers: dict[int, WorkerProcess] = {}
+        self._retiring: set[int] = set()
+        self._idle: OrderedDict[int, tuple[WorkerProcess, float]] = OrderedDict()  # the longest idle first
+        self._last_number = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._running_guard()
+        self._sweep()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._guard is not None:
+            await self._guard.close()
+        for worker in self._workers.values():
+            worker.close()
+        self.table.close()
+
+    def attempt(self, job: Job) -> Attempt:
+        """An attempt, not yet begun."""
+        return Attempt(self, job)
+
+    async def take(self, code: Code) -> WorkerProcess:
+        """A worker for `code` that does nothing else. Raises `AttemptLost` if no guard can be had."""
+        key = (str(code.path), code.version)
+        for number, (worker, _) in reversed(self._idle.items()):
+            if worker.key == key:
+                del self._idle[number]
+                return worker
+        if len(self._workers) - len(self._retiring) >= self.settings.workers_max and self._idle:
+            self.retire(next(iter(self._idle.values()))[0])
+        return await self._spawn(code, key)
+
+    def give_back(self, worker: WorkerProcess) -> None:
+        """The worker has made its attempt and may make another."""
+        if worker.number in self._workers and not worker.hung_up:
+            self._idle[worker.number] = (worker, self.clock.boot())
+            worker.on_hung_up = lambda: self.retire(worker)
+        else:
+            self.retire(worker)
+
+    def retire(self, worker: WorkerProcess) -> None:
+        """End the worker: it makes no further attempt."""
+        self._idle.pop(worker.number, None)
+        if worker.number in self._workers and worker.number not in self._retiring:
+            self._retiring.add(worker.number)
+            if self._guard is not None:
+                self._guard.kill(worker.number)
+
+    async def _spawn(self, code: Code, key: Key) -> WorkerProcess:
+        guard = await self._running_guard()
+        self._last_number += 1
+        frame_bytes_max = self.settings.response_bytes_max
+        worker = WorkerProcess(self._last_number, self.table.take(), key, frame_bytes_max)
+        self._workers[worker.number] = worker
+        descriptors = await worker.open()
+        try:
+            guard.spawn(
+                worker.number,
+                worker.row,
+                code,
+                {**self.settings.environment, **dict(code.environment)},
+                descriptors,
+                lambda exit_: self._ended(worker, exit_),
+            )
+        except GuardGone:
+            self._ended(worker, Exit(status=0, killed="guard"))
+            raise AttemptLost("guard") from None
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return worker
+
+    def _ended(self, worker: WorkerProcess, exit_: Exit) -> None:
+        self._idle.pop(worker.number, None)
+        self._retiring.discard(worker.number)
+        if self._workers.pop(worker.number, None) is None:
+            return
+        self.table.give_back(worker.row)
+        if worker.on_exit is not None:
+            worker.on_exit(exit_)
+        worker.close()
+
+    async def _running_guard(self) -> Guard:
+        async with self._starting:
+            if self._guard is None or self._guard.gone:
+                wait_s = self._guard_started_at + GUARD_AGAIN_S - self.clock.boot()
+                if wait_s > 0:
+                    await asyncio.sleep(wait_s)
+                self._guard_started_at = self.clock.boot()
+                self._guard = Guard(
+                    self.settings.python, self.table.fd, self._rows, on_gone=self._on_guard_gone
+                )
+            return self._guard
+
+    def _on_guard_gone(self) -> None:
+        log.error("guard_died", workers=len(self._workers))
+        self._idle.clear()
+
+    def _sweep(self) -> None:
+        """Retire what has been idle for too long, and look again later."""
+        idle_since = self.clock.boot() - self.settings.idle_s
+        for worker in [worker for worker, since in self._idle.values() if since < idle_since]:
+            self.retire(worker)
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(max(1.0, self.settings.idle_s / 4), self._sweep)

@@ -1,0 +1,318 @@
+"""The worker: serves one Python function, one attempt at a time, and is the only place where user code runs.
+
+Standard library only. It reads a frame from its channel, makes event and context, runs the handler
+and writes a frame back; the frames are described in `docs/architecture.md`. It judges nothing: what
+a result means is the runner's business.
+"""
+
+import asyncio
+import base64
+import binascii
+import importlib.util
+import inspect
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import quarterhour
+
+__all__ = ["main"]
+
+READ_BYTES = 262144
+MESSAGE_CHARACTERS_MAX = 8192
+TRACE_LINES_MAX = 50
+VALUE_BYTES_MAX = 65536
+MIB = 1024 * 1024
+MODULE_NAME = "_quarterhour_function"  # never the file's own name: two functions, or a library, may share it
+
+
+def _sibling(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"_quarterhour_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_event = _sibling("event").make_event
+Context = _sibling("context").Context
+
+
+class HandlerNotFound(Exception):  # noqa: N818 - shown to authors under this name
+    """The module has no callable `handler`."""
+
+
+class ResponseTooLarge(Exception):  # noqa: N818 - shown to authors under this name
+    """The body of the response is larger than the operator allows."""
+
+
+class InvalidResult(Exception):  # noqa: N818 - shown to authors under this name
+    """What the handler returned cannot be sent or kept."""
+
+
+Frame = tuple[dict[str, Any], bytes]
+
+
+class Worker:
+    """One function's worker, from its first frame to the end of its channel."""
+
+    def __init__(self, channel: int, path: str, memory_mib: int) -> None:
+        self.channel = channel
+        self.path = path
+        self.memory_mib = memory_mib
+        self.module: ModuleType | None = None
+        self.loop: asyncio.Runner | None = None
+
+    def serve(self) -> None:
+        """Answer frames until the runner closes the channel."""
+        while (frame := self.read()) is not None:
+            header, body = self.attempt(*split(frame))
+            flush()
+            if leftover_children():
+                header["retire"] = True
+            self.write(header, body)
+
+    def attempt(self, control: dict[str, Any], envelope: bytes) -> Frame:
+        """Run the handler once; whatever it raises becomes a frame."""
+        try:
+            header, body = split(envelope)
+            result = self.run(control, header, body if header["has_body"] else None)
+            if control["mode"] == "synchronous":
+                return response_frame(result, control["response_bytes_max"])
+            return value_frame(result)
+        except BaseException as error:  # noqa: BLE001 - the edge of user code
+            return raised_frame(error)
+
+    def run(self, control: dict[str, Any], header: dict[str, Any], body: bytes | None) -> Any:
+        """Call the handler with its event and context."""
+        if self.module is None:
+            self.module = load_function(self.path)
+        handler = getattr(self.module, "handler", None)
+        if not callable(handler):
+            message = f"{Path(self.path).name} has no function `handler(event, context)`."
+            raise HandlerNotFound(message)
+        context = Context(
+            invocation_id=header["id"],
+            function=header["function"],
+            memory_mib=self.memory_mib,
+            attempt=header["attempt"],
+            limit_at=control["limit_at"],
+            errors=header["errors"],
+        )
+        result = handler(make_event(header, body), context)
+        if inspect.isawaitable(result):
+            if self.loop is None:
+                self.loop = asyncio.Runner()
+            result = self.loop.run(awaited(result))
+        return result
+
+    def read(self) -> bytes | None:
+        """The next frame; None at the end of the channel."""
+        data = self._receive(READ_BYTES)
+        if not data:
+            return None
+        length = int.from_bytes(data[:4], "big") + 4
+        if len(data) == length:
+            return data[4:]
+        parts, missing = [data], length - len(data)
+        while missing > 0:
+            part = self._receive(min(missing, READ_BYTES))
+            if not part:
+                return None
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)[4:]
+
+    def _receive(self, most: int) -> bytes:
+        try:
+            return os.read(self.channel, most)
+        except OSError:  # user code has closed it
+            return b""
+
+    def write(self, header: dict[str, Any], body: bytes) -> None:
+        """Send a frame. A channel that is gone ends the worker."""
+        try:
+            text = json.dumps(header).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            message = f"The status or the headers that the handler returned are not JSON: {error}."
+            header, body = raised_frame(InvalidResult(message))
+            text = json.dumps(header).encode()
+        length = (4 + len(text) + len(body)).to_bytes(4, "big")
+        data = memoryview(b"".join((length, len(text).to_bytes(4, "big"), text, body)))
+        try:
+            while data:
+                data = data[os.write(self.channel, data) :]
+        except OSError:
+            os._exit(74)
+
+
+async def awaited(result: Any) -> Any:
+    """What an awaitable comes to: a handler may return any, not only a coroutine."""
+    return await result
+
+
+def split(data: bytes) -> Frame:
+    """The header and the body of an envelope."""
+    end = 4 + int.from_bytes(data[:4], "big")
+    return json.loads(data[4:end]), data[end:]
+
+
+def load_function(path: str) -> ModuleType:
+    """Run the function's file as a module under a private name."""
+    spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
+    if spec is None or spec.loader is None:
+        message = f"{path} is no Python file."
+        raise ImportError(message)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[MODULE_NAME] = module  # pickle and dataclasses look it up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[MODULE_NAME]
+        raise
+    return module
+
+
+def response_frame(result: Any, body_bytes_max: int) -> Frame:
+    """The frame of a synchronous result."""
+    if not isinstance(result, dict):
+        return {"kind": "returned", "shape": "nothing" if result is None else "other"}, b""
+    kind, body = response_body(result)
+    if len(body) > body_bytes_max:
+        message = f"The response's body has {len(body)} bytes; {body_bytes_max} are allowed."
+        raise ResponseTooLarge(message)
+    header = {
+        "kind": "returned",
+        "shape": "object",
+        "statusCode": result.get("statusCode"),
+        "headers": result.get("headers"),
+        "multiValueHeaders": result.get("multiValueHeaders"),
+        "body": kind,
+    }
+    return header, body
+
+
+def response_body(result: dict[Any, Any]) -> tuple[str, bytes]:
+    """The body's kind and its bytes."""
+    body = result.get("body")
+    if body is None or body == "":
+        return "none", b""
+    if not isinstance(body, str):
+        return "invalid", b""
+    if not result.get("isBase64Encoded"):
+        return "text", body.encode("utf-8", "surrogatepass")
+    try:
+        return "base64", base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError):
+        return "invalid", b""
+
+
+def value_frame(result: Any) -> Frame:
+    """The frame of a background result: the value as JSON, and the status that it may claim."""
+    if result is None:
+        return {"kind": "returned", "shape": "nothing"}, b""
+    try:
+        value = json.dumps(result, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"What the handler returned is not JSON: {error}."
+        raise InvalidResult(message) from None
+    header: dict[str, Any] = {"kind": "returned", "shape": "other"}
+    if isinstance(result, dict) and "statusCode" in result:
+        header |= {"shape": "object", "statusCode": result["statusCode"]}
+    return header, value[:VALUE_BYTES_MAX]
+
+
+def raised_frame(error: BaseException) -> Frame:
+    """The frame of an exception."""
+    if isinstance(error, MemoryError):
+        traceback.clear_frames(error.__traceback__)  # they hold what used the memory up
+    retry_after_s = error.delay_s if isinstance(error, quarterhour.RetryAfter) else None
+    # The work was done and would be done again; DoNotRetry says so itself.
+    final = isinstance(error, quarterhour.DoNotRetry | InvalidResult)
+    header = {
+        "kind": "raised",
+        "error": {"type": type(error).__name__, "message": describe(error), "trace": trace_of(error)},
+        "retry": not final,
+        "retry_after_s": retry_after_s,
+        # What is left of the heap after a MemoryError, or of a module that failed to load, is no base.
+        "retire": isinstance(error, MemoryError | RecursionError | ImportError | SystemExit),
+    }
+    return header, b""
+
+
+def describe(error: BaseException) -> str:
+    """The error's message, whatever its `__str__` does."""
+    if isinstance(error, SystemExit):
+        return f"The handler called sys.exit({error.code!r})."[:MESSAGE_CHARACTERS_MAX]
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - user code again
+        text = "(its message cannot be shown)"
+    return text[:MESSAGE_CHARACTERS_MAX]
+
+
+def trace_of(error: BaseException) -> list[str]:
+    """The last lines of the traceback, from the function's own code on."""
+    try:
+        lines = traceback.format_exception(type(error), error, own(error.__traceback__))
+    except BaseException:  # noqa: BLE001 - a message or a cause that cannot be shown
+        return []
+    return [line[:MESSAGE_CHARACTERS_MAX] for line in "".join(lines).splitlines()[-TRACE_LINES_MAX:]]
+
+
+def own(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without the frames of this module and of the import machinery."""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file != __file__ and not file.startswith("<frozen importlib"):
+            break
+        trace = trace.tb_next
+    return trace
+
+
+def flush() -> None:
+    """Push out what was printed, so that it is on its way before the result is."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            continue
+
+
+def leftover_children() -> bool:
+    """Whether the handler left processes behind that still run; those that have ended are reaped."""
+    try:
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            continue
+    except ChildProcessError:
+        return False
+    return True
+
+
+def limit_resources(memory_mib: int) -> None:
+    """Bound the worker's memory; no core files, which could fill a disk."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":  # elsewhere it is not enforced, or refuses the running interpreter
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_mib * MIB, memory_mib * MIB))
+
+
+def main(*, channel: int, function: str, path: str, folder: str, memory_mib: int) -> None:
+    """Serve `function`, whose handler is in `path`, on the descriptor `channel`. Never returns."""
+    time.tzset()
+    sys.argv = [function]
+    sys.path.insert(0, folder)
+    for name in ("stdout", "stderr"):
+        descriptor = {"stdout": 1, "stderr": 2}[name]
+        stream = open(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115, PTH123
+        setattr(sys, name, stream)
+    limit_resources(memory_mib)
+    Worker(channel, path, memory_mib).serve()
+    flush()
+    os._exit(0)

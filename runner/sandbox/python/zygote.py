@@ -1,0 +1,318 @@
+"""The guard of one interpreter's workers, and the zygote that they are forked from.
+
+Standard library only: it runs under the interpreter of the functions. It forks workers when the
+runner asks, ends them at the moments that the table says, reaps them and tells the runner how each
+ended. When the runner is gone (the control socket closes) it kills everything and ends. It never
+runs user code itself: a worker does, in a process and session of its own.
+
+    python -I zygote.py CONTROL_FD TABLE_FD ROWS PACKAGE_FOLDER
+
+Messages are lines of JSON. From the runner: `{"op": "spawn", "worker", "row", "function", "path",
+"folder", "environment", "memory_mib"}` with three descriptors (channel, stdout, stderr), and
+`{"op": "kill", "worker"}`. To the runner: `{"worker", "pid"}` and `{"worker", "status", "killed"}`.
+"""
+
+import array
+import ctypes
+import gc
+import importlib.util
+import json
+import mmap
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+TICK_S = 0.05
+IDLE_TICK_S = 0.25
+TERM_S = 1.0  # between SIGTERM and SIGKILL
+LEASE_MARGIN_S = 0.5  # an attempt is dead when its lease ends, not about to be killed
+BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+LINUX = sys.platform == "linux"
+
+_libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
+
+
+def prctl(option: int, value: int) -> None:
+    """Ask Linux; elsewhere there is nothing like it."""
+    if _libc is not None:
+        _libc.prctl(option, value, 0, 0, 0)
+
+
+class Worker:
+    """One forked child: `killed` says why it is being ended, `kill_at` when SIGKILL follows SIGTERM."""
+
+    __slots__ = ("kill_at", "killed", "number", "pid", "row", "temporary")
+
+    def __init__(self, number: int, pid: int, row: int, temporary: str) -> None:
+        self.number = number
+        self.pid = pid
+        self.row = row
+        self.temporary = temporary
+        self.killed: str | None = None
+        self.kill_at = 0.0
+
+
+class Guard:
+    """The loop: spawn, watch the table, reap."""
+
+    def __init__(self, control: socket.socket, table: mmap.mmap, worker_module: ModuleType) -> None:
+        self.control = control
+        self.table = table
+        self.moments = memoryview(table).cast("d")
+        self.worker_module = worker_module
+        self.workers: dict[int, Worker] = {}  # by pid
+        self.sweepers: set[int] = set()  # children that remove temporary folders
+        self.inbox = b""
+        self.outbox = b""
+        self.descriptors: list[int] = []
+        self.wakeup, wakeup_end = os.pipe()
+        for end in (self.wakeup, wakeup_end):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def run(self) -> None:
+        """Until the runner is gone."""
+        while True:
+            wait_s = self.enforce(time.clock_gettime(BOOT_CLOCK))
+            sending = [self.control] if self.outbox else []
+            ready, _, _ = select.select([self.control, self.wakeup], sending, [], wait_s)
+            if self.wakeup in ready:
+                os.read(self.wakeup, 4096)
+            self.reap()
+            self.send()
+            if self.control in ready and not self.receive():
+                break
+        self.end()
+
+    def enforce(self, now: float) -> float | None:
+        """End what is past its moment; seconds until the table is to be looked at again."""
+        if not self.workers:
+            return None
+        wait_s = IDLE_TICK_S
+        for worker in self.workers.values():
+            limit_at, leased_until = self.moments[2 * worker.row], self.moments[2 * worker.row + 1]
+            if worker.kill_at and now >= worker.kill_at:
+                self.kill(worker)
+            elif leased_until and now >= leased_until - LEASE_MARGIN_S:
+                worker.killed = worker.killed or "lease"
+                self.kill(worker)
+            elif limit_at and now >= limit_at and not worker.kill_at:
+                worker.killed = worker.killed or "limit"
+                worker.kill_at = now + TERM_S
+                signal_group(worker.pid, signal.SIGTERM)
+            if limit_at or worker.kill_at:
+                wait_s = min(wait_s, TICK_S, max(0.0, limit_at - now) if limit_at > now else TICK_S)
+        return wait_s
+
+    def kill(self, worker: Worker) -> None:
+        """SIGKILL to the worker and its group; what escaped the group is found when it is reaped."""
+        signal_group(worker.pid, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Take note of every child that has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                break
+            self.sweepers.discard(pid)
+            worker = self.workers.pop(pid, None)
+            if worker is not None:
+                # The group may have outlived its leader.
+                signal_group(pid, signal.SIGKILL)
+                self.remove(worker.temporary)
+                self.tell({"worker": worker.number, "status": status, "killed": worker.killed})
+        self.kill_orphans()
+
+    def kill_orphans(self) -> None:
+        """Kill what dead workers left behind: as their subreaper, this process has become its parent.
+
+        The orphans of living workers stay with them, since each worker is a subreaper as well.
+        """
+        if not LINUX:
+            return
+        try:
+            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        except OSError:
+            return
+        for child in map(int, children):
+            if child not in self.workers and child not in self.sweepers:
+                try:
+                    os.kill(child, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+
+    def receive(self) -> bool:
+        """Take what the runner sent; False once it is gone."""
+        size = array.array("i").itemsize
+        try:
+            data, ancillary, _, _ = self.control.recvmsg(65536, socket.CMSG_SPACE(48 * size))
+        except OSError:
+            return False
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received = array.array("i")
+                received.frombytes(content[: len(content) - len(content) % size])
+                self.descriptors += received
+        if not data:
+            return False
+        *lines, self.inbox = (self.inbox + data).split(b"\n")
+        for line in lines:
+            self.obey(json.loads(line))
+        return True
+
+    def obey(self, message: dict[str, Any]) -> None:
+        """Do what one message asks."""
+        if message["op"] == "spawn":
+            descriptors, self.descriptors = self.descriptors[:3], self.descriptors[3:]
+            self.spawn(message, descriptors)
+            return
+        for worker in self.workers.values():
+            if worker.number == message["worker"]:
+                worker.killed = worker.killed or "asked"
+                self.kill(worker)
+
+    def spawn(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Fork a worker."""
+        temporary = tempfile.mkdtemp(prefix="quarterhour-")
+        guard = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self.become_worker(message, descriptors, temporary, guard)
+            finally:
+                os._exit(70)  # whatever happened, a worker never returns into the guard's loop
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self.workers[pid] = Worker(message["worker"], pid, message["row"], temporary)
+        self.tell({"worker": message["worker"], "pid": pid})
+
+    def become_worker(
+        self, message: dict[str, Any], descriptors: list[int], temporary: str, guard: int
+    ) -> None:
+        """In the child: leave everything of the guard behind, then serve."""
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != guard:
+            os._exit(70)  # the guard died before it could be watched
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.moments.release()
+        self.table.close()
+        arrange_descriptors(descriptors)
+        os.environ.clear()
+        os.environ.update(message["environment"], TMPDIR=temporary)
+        tempfile.tempdir = None
+        self.worker_module.main(
+            channel=3,
+            function=message["function"],
+            path=message["path"],
+            folder=message["folder"],
+            memory_mib=message["memory_mib"],
+        )
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Tell the runner something."""
+        self.outbox += json.dumps(message).encode() + b"\n"
+        self.send()
+
+    def send(self) -> None:
+        """Send what the runner takes: one that is stopped must not keep the guard from its work."""
+        while self.outbox:
+            try:
+                sent = self.control.send(self.outbox, socket.MSG_DONTWAIT)
+            except OSError:  # it takes no more now, or is gone; then the loop ends by itself
+                return
+            self.outbox = self.outbox[sent:]
+
+    def remove(self, folder: str) -> None:
+        """Remove a worker's temporary folder; a full one in a process of its own, which takes its time."""
+        try:
+            os.rmdir(folder)
+        except FileNotFoundError:
+            return
+        except OSError:
+            pid = os.fork()
+            if pid == 0:
+                shutil.rmtree(folder, ignore_errors=True)
+                os._exit(0)
+            self.sweepers.add(pid)
+
+    def end(self) -> None:
+        """Kill every worker and whatever they started."""
+        signal.set_wakeup_fd(-1)
+        ends_at = time.monotonic() + 5.0
+        while time.monotonic() < ends_at:
+            for worker in self.workers.values():
+                self.kill(worker)
+            self.reap()
+            try:
+                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            except ChildProcessError:
+                return
+            time.sleep(0.005)
+
+
+def arrange_descriptors(descriptors: list[int]) -> None:
+    """Make 0 the null device, 1 and 2 the pipes, 3 the channel, and close everything else."""
+    channel, output, errors = descriptors
+    null = os.open(os.devnull, os.O_RDONLY)
+    # Out of the way first: one of them may stand where another is to go.
+    high = [os.dup2(descriptor, 100 + index) for index, descriptor in enumerate((null, output, errors, channel))]
+    for target, descriptor in enumerate(high):
+        os.dup2(descriptor, target, inheritable=target < 3)
+    os.closerange(4, max(os.sysconf("SC_OPEN_MAX"), 1024))
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Send a signal to a worker's process group, whose leader it is; it may be gone already."""
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def load(name: str, path: Path, *, package: bool = False) -> ModuleType:
+    """Load a module by its place, without putting any folder on the module path."""
+    folders = [str(path.parent)] if package else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folders)
+    if spec is None or spec.loader is None:
+        message = f"{path} cannot be loaded."
+        raise ImportError(message)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def main() -> None:
+    """Load what every worker needs, then guard."""
+    control_fd, table_fd, rows = map(int, sys.argv[1:4])
+    package = Path(sys.argv[4])
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    table = mmap.mmap(table_fd, rows * 16)
+    os.close(table_fd)
+    load("quarterhour", package / "__init__.py", package=True)  # the authors' API, and nothing beside it
+    worker_module = load("_quarterhour_worker", Path(__file__).with_name("worker.py"))
+    gc.collect()
+    gc.freeze()  # a collection in a worker then leaves the shared pages alone
+    Guard(socket.socket(fileno=control_fd), table, worker_module).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The runner's side of one worker: its channel, its two pipes, and the attempt that it is making."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import cast
+
+from runner.sandbox.guard import Exit
+from runner.sandbox.output import Output
+
+__all__ = ["WorkerProcess"]
+
+FRAME_HEADER_BYTES = 4
+HEADER_BYTES_RESERVED = 1024 * 1024
+
+
+class WorkerProcess(asyncio.Protocol):
+    """A worker process. Whoever runs an attempt in it sets `on_frame` and `on_exit` for that time.
+
+    `on_frame(data)` gets the envelope of a result, `on_exit(exit)` the worker's end; `on_hung_up()`
+    says that the channel was closed from the other side. A frame nobody waits for ends the worker.
+    """
+
+    def __init__(self, number: int, row: int, key: tuple[str, str], frame_bytes_max: int) -> None:
+        self.number = number
+        self.row = row
+        self.key = key
+        self.output: Output | None = None
+        self.on_frame: Callable[[bytes], None] | None = None
+        self.on_exit: Callable[[Exit], None] | None = None
+        self.on_hung_up: Callable[[], None] | None = None
+        self.hung_up = False
+        self._frame_bytes_max = frame_bytes_max + HEADER_BYTES_RESERVED
+        self._transport: asyncio.Transport | None = None
+        self._parts: list[bytes] = []
+        self._missing = 0
+
+    async def open(self) -> tuple[int, int, int]:
+        """Make channel and pipes; the worker's ends of them, which the caller closes once they are sent."""
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        output, output_end = os.pipe()
+        errors, errors_end = os.pipe()
+        self.output = Output(output, errors)
+        ours.setblocking(False)
+        await loop.create_unix_connection(lambda: self, sock=ours)
+        return theirs.detach(), output_end, errors_end
+
+    def send(self, header: bytes, body: bytes) -> None:
+        """Give the worker a frame: a JSON header and a raw body."""
+        assert self._transport is not None
+        length = FRAME_HEADER_BYTES + len(header) + len(body)
+        self._transport.write(
+            b"".join((length.to_bytes(4, "big"), len(header).to_bytes(4, "big"), header, body))
+        )
+
+    def close(self) -> None:
+        """Let go of channel and pipes."""
+        if self._transport is not None:
+            self._transport.abort()
+        if self.output is not None:
+            self.output.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The channel is open."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a frame, usually a whole one."""
+        if not self._parts:
+            length = int.from_bytes(data[:FRAME_HEADER_BYTES], "big") + FRAME_HEADER_BYTES
+            if len(data) < FRAME_HEADER_BYTES or not FRAME_HEADER_BYTES < length <= self._frame_bytes_max:
+                self._hang_up()  # user code has written to the channel
+                return
+            self._missing = length
+        self._parts.append(data)
+        self._missing -= len(data)
+        if self._missing < 0:
+            self._hang_up()
+        elif self._missing == 0:
+            whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts = []
+            self._deliver(whole[FRAME_HEADER_BYTES:])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The worker has closed its channel, or is gone."""
+        del exc
+        self._hang_up()
+
+    def _deliver(self, frame: bytes) -> None:
+        if self.on_frame is None:
+            self._hang_up()
+        else:
+            self.on_frame(frame)
+
+    def _hang_up(self) -> None:
+        self._parts = []
+        if not self.hung_up:
+            self.hung_up = True
+            if self.on_hung_up is not None:
+                self.on_hung_up()

@@ -1,0 +1,127 @@
+"""Serving: synchronous calls, each answered once, on the spot."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from quarterhour.broker.port import Answer
+from quarterhour.clock import Clock
+from quarterhour.errors import BrokerError
+from quarterhour.invocation import Invocation
+from quarterhour.outcome import Error, Failed, Outcome, error_of
+from quarterhour.reply import Refusal, Refused, Reply
+from runner.catalog import Entry
+from runner.metrics import Metrics
+from runner.sandbox.job import AttemptLost, Job
+from runner.sandbox.pool import Attempt, Sandbox
+from runner.slots import Slots
+
+__all__ = ["Server"]
+
+SLOT_WAIT_S = 1.0
+
+log = structlog.get_logger()
+
+
+class Server:
+    """Answers calls. `find` gives the entry of a function that this runner serves."""
+
+    def __init__(
+        self,
+        *,
+        sandbox: Sandbox,
+        slots: Slots,
+        find: Callable[[str], Entry | None],
+        metrics: Metrics,
+        clock: Clock,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._sandbox = sandbox
+        self._slots = slots
+        self._find = find
+        self._metrics = metrics
+        self._clock = clock
+        self._tasks = tasks
+        self._calls: set[asyncio.Task[None]] = set()
+        self._running: set[Attempt] = set()
+        self.draining = False
+
+    def take(self, invocation: Invocation, envelope: bytes, answer: Answer) -> None:
+        """Take a call off the broker's hands; `answer` is called once."""
+        call = self._tasks.create_task(self._take(invocation, envelope, answer))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    def stop(self) -> None:
+        """End what still runs; its callers are told so."""
+        for attempt in self._running:
+            attempt.stop()
+
+    async def ended(self) -> None:
+        """Return when no call is under way any more."""
+        while self._calls:
+            await asyncio.wait(self._calls)
+
+    async def _take(self, invocation: Invocation, envelope: bytes, answer: Answer) -> None:
+        try:
+            reply = await self._reply(invocation, envelope)
+        except Exception:
+            log.exception("call_failed", function=invocation.function, invocation=invocation.id)
+            reply = Failed(error=Error(type="RunnerError", message="The runner failed; see its log."))
+        try:
+            await answer(reply)
+        except BrokerError as error:
+            log.warning("reply_lost", function=invocation.function, invocation=invocation.id, why=str(error))
+
+    async def _reply(self, invocation: Invocation, envelope: bytes) -> Reply:
+        entry = self._find(invocation.function)
+        if entry is None:
+            return Refused(reason=Refusal.NOT_SERVED)
+        if self.draining:
+            return Refused(reason=Refusal.DRAINING)
+        if not await self._slots.acquire(SLOT_WAIT_S):
+            return Refused(reason=Refusal.BUSY)
+        try:
+            with self._metrics.running(invocation.function):
+                outcome, duration_s = await self._run(entry, invocation, envelope)
+        finally:
+            self._slots.release()
+        self._metrics.ended(invocation.function, invocation.mode, outcome, duration_s)
+        _report(invocation, outcome)
+        return outcome
+
+    async def _run(self, entry: Entry, invocation: Invocation, envelope: bytes) -> tuple[Outcome, float]:
+        if entry.code is None:
+            message = entry.manifest.error or "The function cannot run."
+            return Failed(error=Error(type="FunctionError", message=message)), 0.0
+        job = Job(
+            code=entry.code,
+            invocation=invocation.id,
+            mode=invocation.mode,
+            returned_status=entry.manifest.returned_status,
+            envelope=envelope,
+            limit_s=entry.manifest.timeout_s,
+            leased_until=None,
+        )
+        attempt = self._sandbox.attempt(job)
+        self._running.add(attempt)
+        try:
+            finished = await attempt.run()
+        except AttemptLost as lost:
+            message = f"The attempt was ended by the runner ({lost.reason})."
+            return Failed(error=Error(type="AttemptLost", message=message)), 0.0
+        finally:
+            self._running.discard(attempt)
+        return finished.outcome, finished.finished_at - finished.started_at
+
+
+def _report(invocation: Invocation, outcome: Outcome) -> None:
+    error = error_of(outcome)
+    if error is not None:
+        log.error(
+            "function_failed",
+            function=invocation.function,
+            error=f"{error.type}: {error.message}",
+            invocation=invocation.id,
+        )

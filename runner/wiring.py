@@ -1,0 +1,251 @@
+"""Wiring: the runner's rooms are put together, started, and ended in the right order."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from quarterhour.broker import Broker, BrokerOptions, connect_patiently
+from quarterhour.broker.port import Beat
+from quarterhour.clock import Clock, SystemClock
+from quarterhour.errors import BrokerUnavailable
+from quarterhour.function import Manifest
+from quarterhour.ids import new_process_name
+from quarterhour.processes import parent_gone
+from quarterhour.settings import RunnerSettings
+from runner.attempt import Attempts
+from runner.catalog import Catalog, Entry, load_catalog
+from runner.leases import Leases
+from runner.metrics import Metrics, serve_metrics
+from runner.pull import Puller
+from runner.sandbox.job import LogLine
+from runner.sandbox.pool import Sandbox, SandboxSettings
+from runner.serve import Server
+from runner.settlement import Settlements
+from runner.slots import Slots
+
+__all__ = ["Runner", "run"]
+
+BEAT_S = 1.0
+CHECK_ANNOUNCED_S = 10.0
+SETTLEMENTS_PER_SLOT = 4
+INHERITED = ("PATH", "HOME", "LANG", "TZ")
+
+log = structlog.get_logger()
+
+
+class Runner:
+    """One runner: a catalog of functions, a connection to the broker, a sandbox, and what joins them."""
+
+    def __init__(
+        self, settings: RunnerSettings, broker: Broker, sandbox: Sandbox, metrics: Metrics, clock: Clock
+    ) -> None:
+        self.name = new_process_name()
+        self._settings = settings
+        self._broker = broker
+        self._metrics = metrics
+        self._metrics_address: str | None = None
+        self._entries: Mapping[str, Entry] = {}
+        self._draining = False
+        self._tasks = asyncio.TaskGroup()
+        slots = Slots(settings.slots)
+        self._leases = Leases(broker, lease_s=settings.lease_s, clock=clock)
+        settlements = Settlements(
+            work=broker,
+            kept=broker,
+            metrics=metrics,
+            clock=clock,
+            at_once=SETTLEMENTS_PER_SLOT * settings.slots,
+        )
+        self._attempts = Attempts(
+            runner=self.name,
+            work=broker,
+            kept=broker,
+            sandbox=sandbox,
+            find=self._find,
+            leases=self._leases,
+            settlements=settlements,
+            metrics=metrics,
+            clock=clock,
+            waiting_age_s=settings.waiting_age_s,
+        )
+        self._puller = Puller(work=broker, slots=slots, attempts=self._attempts, tasks=self._tasks)
+        self._server = Server(
+            sandbox=sandbox, slots=slots, find=self._find, metrics=metrics, clock=clock, tasks=self._tasks
+        )
+
+    def _find(self, name: str) -> Entry | None:
+        return self._entries.get(name)
+
+    @property
+    def _manifests(self) -> list[Manifest]:
+        return [entry.manifest for entry in self._entries.values()]
+
+    async def run(self, catalog: Catalog, stop: asyncio.Event) -> None:
+        """Run until `stop` is set, then drain."""
+        port, server, thread = serve_metrics(
+            self._metrics, self._settings.metrics_host, self._settings.metrics_port
+        )
+        self._metrics_address = f"{self._settings.advertise or self._settings.metrics_host}:{port}"
+        try:
+            async with self._tasks, _background(self._leases.keep(), self._look_after()):
+                await self._start(catalog)
+                async with _background(self._puller.listen(), self._puller.run()):
+                    await stop.wait()
+                await self._drain()
+        finally:
+            await asyncio.to_thread(server.shutdown)
+            server.server_close()
+            thread.join()
+
+    async def _start(self, catalog: Catalog) -> None:
+        self._entries = catalog.entries
+        self._metrics.start_at_zero(self._manifests)
+        await self._announce()
+        if self._settings.withdraw_missing:
+            gone = [name for name in await self._broker.functions() if name not in self._entries]
+            await self._broker.withdraw(gone)
+        await self._broker.answer_who_runs(self._attempts.running)
+        await self._broker.serve(self.name, self._server.take)
+        await self._broker.on_roll_call(self._beat)
+        self._puller.serve(list(self._entries))
+        await self._beat()
+        log.info(
+            "runner_started",
+            runner=self.name,
+            functions=len(self._entries),
+            slots=self._settings.slots,
+            metrics=self._metrics_address,
+        )
+
+    async def _announce(self) -> None:
+        await self._broker.prepare([manifest for manifest in self._manifests if manifest.background])
+        await self._broker.announce(self._manifests)
+
+    async def _beat(self) -> None:
+        await self._broker.beat(
+            Beat(
+                runner=self.name,
+                functions=tuple(self._entries),
+                slots=self._settings.slots,
+                draining=self._draining,
+                metrics=self._metrics_address,
+            )
+        )
+
+    async def _look_after(self) -> None:
+        """Beat once a second; announce again what a broker that lost its data has forgotten."""
+        beats = 0
+        while True:
+            await asyncio.sleep(BEAT_S)
+            beats += 1
+            self._metrics.broker_connected.set(1 if self._broker.connected else 0)
+            try:
+                await self._beat()
+                if beats % int(CHECK_ANNOUNCED_S / BEAT_S) == 0:
+                    known = await self._broker.functions()
+                    if any(known.get(manifest.name) != manifest for manifest in self._manifests):
+                        await self._announce()
+            except BrokerUnavailable as error:
+                log.warning("no_beat", why=str(error))
+
+    async def _drain(self) -> None:
+        """Stop taking, finish what runs within the drain time, hand back the rest."""
+        log.info("draining", runner=self.name, seconds=self._settings.drain_s)
+        self._draining = self._server.draining = True
+        try:
+            await self._beat()
+            await self._broker.stop_serving()
+        except BrokerUnavailable as error:
+            log.warning("no_beat", why=str(error))
+        try:
+            async with asyncio.timeout(self._settings.drain_s):
+                await self._puller.ended()
+                await self._server.ended()
+                await self._attempts.ended()
+        except TimeoutError:
+            pass
+        self._attempts.stop()
+        self._server.stop()
+        await self._attempts.ended()
+        await self._server.ended()
+        log.info("drained", runner=self.name)
+
+
+@asynccontextmanager
+async def _background(*coroutines: "asyncio._CoroutineLike[None]") -> AsyncIterator[None]:
+    """Run the coroutines while this is entered; an error in one of them ends the whole."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(coroutine) for coroutine in coroutines]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+def _worker_environment(settings: RunnerSettings) -> dict[str, str]:
+    names = (*INHERITED, *settings.function_environment)
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _print_line(line: LogLine) -> None:
+    log.info(
+        "function_output",
+        function=line.function,
+        invocation=line.invocation,
+        stream=line.stream,
+        text=line.text,
+    )
+
+
+async def run(settings: RunnerSettings) -> None:
+    """Run one runner until SIGTERM, SIGINT or the end of its parent; raises when the broker is lost."""
+    clock = SystemClock()
+    catalog = load_catalog(
+        settings.functions,
+        working_directory=Path.cwd(),
+        synchronous_limit_s=settings.synchronous_limit_s,
+        background_limit_s=settings.background_limit_s,
+    )
+    for warning in catalog.warnings:
+        log.warning("functions", text=warning)
+    options = BrokerOptions(
+        url=settings.broker,
+        name="quarterhour runner",
+        namespace=settings.namespace,
+        lease_s=settings.lease_s,
+        clock=clock,
+    )
+    sandbox_settings = SandboxSettings(
+        workers_max=settings.slots,
+        python=settings.function_python or Path(sys.executable),
+        environment=_worker_environment(settings),
+        response_bytes_max=settings.response_bytes_max,
+    )
+    metrics = Metrics(slots=settings.slots)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with (
+        connect_patiently(options) as broker,
+        Sandbox(sandbox_settings, clock=clock, on_line=_print_line) as sandbox,
+        _background(_stop_with_parent(stop), _end_when_lost(broker)),
+    ):
+        for warning in broker.warnings:
+            log.warning("broker", text=warning)
+        await Runner(settings, broker, sandbox, metrics, clock).run(catalog, stop)
+
+
+async def _stop_with_parent(stop: asyncio.Event) -> None:
+    await parent_gone()
+    stop.set()
+
+
+async def _end_when_lost(broker: Broker) -> None:
+    await broker.lost()
+    message = "The connection to the broker is closed for good."
+    raise BrokerUnavailable(message)

@@ -1,0 +1,1 @@
+"""The tests: unit (pure), broker (every adapter), process (real processes), e2e (HTTP to outcome)."""

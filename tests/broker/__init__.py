@@ -1,0 +1,1 @@
+"""One conformance suite, run against every adapter of the broker port."""

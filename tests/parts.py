@@ -1,0 +1,19 @@
+"""Parts that a test needs and a machine may lack: it skips with a sentence, under CI=true it fails."""
+
+import os
+import shutil
+
+import pytest
+
+__all__ = ["need"]
+
+
+def need(command: str, *, package: str) -> str:
+    """The path of a command; without it the test ends here. `package`: Debian's name of what has it."""
+    path = shutil.which(command)
+    if path is None:
+        sentence = f"This test needs the command {command}: apt-get install {package}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    return path

@@ -1,0 +1,1 @@
+"""Real runners, workers and signals."""

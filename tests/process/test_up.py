@@ -1,0 +1,362 @@
+"""`quarterhour up`, as its users have it: a process that starts others, seen from outside."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import httpx
+import pytest
+
+from tests.waiting import eventually_sync
+
+READY_S = 30.0
+
+HELLO = """
+def handler(event, context):
+    return {"statusCode": 200, "body": "Hello!"}
+"""
+NOTE_BACKGROUND = """
+import pathlib
+
+def handler(event, context):
+    with open(event["body"], "a") as file:
+        file.write("ran\\n")
+"""
+SLEEP_BACKGROUND = """
+import subprocess, time
+
+def handler(event, context):
+    with open(event["body"], "a") as file:
+        file.write("ran\\n")
+    subprocess.Popen(["sleep", "600"])
+    time.sleep(600)
+"""
+
+
+class Up:
+    """One `quarterhour up` and what it wrote."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder = folder
+        self.output = folder / "stdout"
+        self.log = folder / "stderr"
+        with self.output.open("w") as output, self.log.open("a") as log:
+            self.process = self._start(arguments, output, log)
+
+    def _start(self, arguments: tuple[str, ...], output: IO[str], log: IO[str]) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-P", "-m", "quarterhour", "up", *arguments]
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("QUARTERHOUR_")
+        }
+        return subprocess.Popen(
+            command, cwd=self.folder, stdout=output, stderr=log, stdin=subprocess.DEVNULL, env=environment
+        )
+
+    def ready(self) -> str:
+        """The URL, once it is ready."""
+
+        def url() -> str | None:
+            assert self.process.poll() is None, self.log.read_text()
+            lines = self.output.read_text().splitlines()
+            return lines[-1].removeprefix("ready ") if lines and lines[-1].startswith("ready ") else None
+
+        try:
+            return eventually_sync(url, deadline_s=READY_S, what="up was ready") or ""
+        except AssertionError as error:
+            error.add_note(self.log.read_text())
+            raise
+
+    def family(self) -> dict[int, str]:
+        """The living descendants with their command lines."""
+        return _descendants(self.process.pid)
+
+    def kin(self, words: str) -> list[int]:
+        """The descendants that say `words` in their command lines."""
+        return [pid for pid, command in self.family().items() if words in command]
+
+    def wait(self, timeout_s: float = 15) -> int:
+        return self.process.wait(timeout_s)
+
+
+def _processes() -> Iterator[tuple[int, int, str]]:
+    """Pid, parent and command line of every process that lives."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if fields[0] not in "ZX":
+            yield int(folder.name), int(fields[1]), command
+
+
+def _descendants(root: int) -> dict[int, str]:
+    processes = list(_processes())
+    found: dict[int, str] = {}
+    parents = {root}
+    while parents:
+        children = {pid: command for pid, parent, command in processes if parent in parents}
+        found |= children
+        parents = set(children)
+    return found
+
+
+def _living(pids: dict[int, str]) -> dict[int, str]:
+    return {pid: command for pid, _, command in _processes() if pids.get(pid) == command}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with functions; nothing that runs in it is left when the test is over."""
+    functions = tmp_path / "functions"
+    functions.mkdir()
+    (functions / "hello.py").write_text(HELLO)
+    (functions / "note-background.py").write_text(NOTE_BACKGROUND)
+    return tmp_path
+
+
+@pytest.fixture
+def started(project: Path) -> Iterator[list[Up]]:
+    ups: list[Up] = []
+    yield ups
+    for up in ups:
+        left = up.family()
+        if up.process.poll() is None:
+            up.process.kill()
+            up.process.wait()
+        for pid in _living(left):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def start(project: Path, started: list[Up], *arguments: str) -> Up:
+    up = Up(project, "--port", "0", *arguments)
+    started.append(up)
+    return up
+
+
+def refusal(project: Path, *arguments: str) -> str:
+    """The sentence with which `up` refuses to start."""
+    result = subprocess.run(
+        [sys.executable, "-P", "-m", "quarterhour", "up", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    return result.stderr
+
+
+def enqueue(url: str, body: Path, function: str = "note-background") -> str:
+    response = httpx.post(
+        f"{url}/.netlify/functions/{function}", content=str(body), headers={"content-type": "text/plain"}
+    )
+    assert response.status_code == 202, response.text
+    return response.headers["x-nf-request-id"]
+
+
+def ran(file: Path) -> int:
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_when_it_says_ready_both_kinds_of_function_can_be_called(project: Path, started: list[Up]) -> None:
+    (project / "functions" / "broken.py").write_text("def handler(:")
+    up = start(project, started)
+    url = up.ready()
+    assert httpx.post(f"{url}/.netlify/functions/hello").text == "Hello!"
+    enqueue(url, project / "noted")
+    eventually_sync(lambda: ran(project / "noted") == 1)
+    lines = up.output.read_text().splitlines()
+    assert lines[0] == "3 functions in functions/:"
+    assert (
+        f"    curl -i -H 'content-type: application/json' -d '{{}}' {url}/.netlify/functions/hello" in lines
+    )
+    broken = lines.index("  broken  (synchronous)")
+    assert lines[broken + 1].startswith("    cannot run: ")
+    assert lines[-1] == f"ready {url}"
+
+
+def test_every_process_says_what_it_is_and_shows_no_password(project: Path, started: list[Up]) -> None:
+    up = start(project, started, "--runners", "3")
+    up.ready()
+    assert len(up.kin("quarterhour gateway")) == 1
+    assert len(up.kin("quarterhour runner")) == 3
+    (nats,) = up.kin("nats-server ")
+    variables = dict(
+        line.split(b"=", 1) for line in Path(f"/proc/{nats}/environ").read_bytes().split(b"\0") if line
+    )
+    password = variables[b"QUARTERHOUR_NATS_PASSWORD"].decode()
+    assert password not in "\n".join(up.family().values())
+    assert password not in (project / ".quarterhour/nats/nats-server.conf").read_text()
+    assert password not in up.log.read_text()
+    assert (project / ".quarterhour/nats/nats-server.conf").stat().st_mode & 0o777 == 0o600
+
+
+def test_sigterm_ends_everything_and_what_was_accepted_stays(project: Path, started: list[Up]) -> None:
+    up = start(project, started)
+    url = up.ready()
+    family = up.family()
+    up.process.terminate()
+    assert up.wait() == 0
+    assert _living(family) == {}
+    assert "process_ended" not in up.log.read_text()
+    assert "killing" not in up.log.read_text()
+    again = start(project, started)
+    url = again.ready()
+    functions = httpx.get(f"{url}/v1/functions").json()["functions"]
+    assert {function["name"] for function in functions} == {"hello", "note-background"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_other_signals_end_it_too(project: Path, started: list[Up], number: signal.Signals) -> None:
+    up = start(project, started)
+    up.ready()
+    family = up.family()
+    up.process.send_signal(number)
+    assert up.wait() == 0
+    assert _living(family) == {}
+
+
+def test_a_signal_while_it_starts_ends_it(project: Path, started: list[Up]) -> None:
+    up = start(project, started)
+    eventually_sync(lambda: up.kin("quarterhour runner"), what="it began to start")
+    family = up.family()
+    up.process.terminate()
+    assert up.wait() == 0
+    assert _living(family) == {}
+
+
+def test_sigkill_leaves_nothing_behind_and_loses_nothing(project: Path, started: list[Up]) -> None:
+    (project / "functions" / "sleep-background.py").write_text(SLEEP_BACKGROUND)
+    up = start(project, started, "--lease", "2")
+    url = up.ready()
+    enqueue(url, project / "slept", "sleep-background")
+    eventually_sync(lambda: ran(project / "slept") == 1)
+    family = up.family()
+    assert any("sleep 600" in command for command in family.values())
+    up.process.kill()
+    up.wait()
+    eventually_sync(lambda: _living(family) == {}, what="everything ended")
+    start(project, started, "--lease", "2").ready()
+    eventually_sync(lambda: ran(project / "slept") == 2, what="it ran again")
+
+
+def test_a_second_signal_ends_it_at_once(project: Path, started: list[Up]) -> None:
+    (project / "functions" / "sleep-background.py").write_text(SLEEP_BACKGROUND)
+    up = start(project, started)
+    url = up.ready()
+    enqueue(url, project / "slept", "sleep-background")
+    eventually_sync(lambda: ran(project / "slept") == 1)
+    family = up.family()
+    up.process.terminate()
+    eventually_sync(lambda: "draining" in up.log.read_text())
+    up.process.terminate()
+    up.wait(5)
+    eventually_sync(lambda: _living(family) == {}, what="everything ended")
+
+
+def test_the_drain_time_is_kept_and_the_rest_is_handed_back(project: Path, started: list[Up]) -> None:
+    (project / "functions" / "sleep-background.py").write_text(SLEEP_BACKGROUND)
+    up = start(project, started, "--drain", "6")
+    url = up.ready()
+    enqueue(url, project / "slept", "sleep-background")
+    eventually_sync(lambda: ran(project / "slept") == 1)
+    family = up.family()
+    up.process.terminate()
+    assert up.wait(7) == 0
+    assert _living(family) == {}
+    assert "killing" not in up.log.read_text()
+    start(project, started).ready()
+    # Handed back, not left to its lease of 30 s.
+    eventually_sync(lambda: ran(project / "slept") == 2, deadline_s=10, what="it ran again")
+
+
+@pytest.mark.parametrize("words", ["quarterhour gateway", "quarterhour runner", "nats-server "])
+def test_a_killed_child_is_started_again(project: Path, started: list[Up], words: str) -> None:
+    up = start(project, started, "--runners", "1")
+    url = up.ready()
+    (child,) = up.kin(words)
+    os.kill(child, signal.SIGKILL)
+    eventually_sync(lambda: up.kin(words) not in ([], [child]), what="it was started again")
+    ended = [json.loads(line) for line in up.log.read_text().splitlines() if '"process_ended"' in line]
+    assert [line["why"] for line in ended] == ["killed by SIGKILL"]
+
+    def works() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.post(f"{url}/.netlify/functions/hello").text == "Hello!"
+        return False
+
+    eventually_sync(works, deadline_s=15, what="functions could be called again")
+
+
+def test_a_second_up_on_the_same_data_is_refused(project: Path, started: list[Up]) -> None:
+    up = start(project, started)
+    eventually_sync((project / ".quarterhour/nats").exists)
+    text = refusal(project, "--port", "0")
+    assert text.startswith(
+        f"Error: Another `quarterhour up` (process {up.process.pid}) uses the data directory"
+    )
+
+
+def test_a_port_in_use_is_refused(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert refusal(project, "--port", str(port)).startswith(f"Error: Port {port} on 127.0.0.1 is in use")
+    assert not (project / ".quarterhour/nats").exists()
+
+
+def test_a_data_directory_that_cannot_be_written_is_refused(project: Path) -> None:
+    (project / "file").write_text("")
+    text = refusal(project, "--port", "0", "--data-dir", "file/data")
+    assert text.startswith(f"Error: The data directory {project / 'file/data'} cannot be written (")
+
+
+def test_a_missing_functions_folder_is_refused(project: Path) -> None:
+    text = refusal(project, "--port", "0", "--functions", "no-such-folder")
+    assert text.startswith(f"Error: There is no folder {project / 'no-such-folder'} with functions")
+    assert not (project / ".quarterhour").exists()
+
+
+def test_a_process_that_never_works_ends_it(project: Path) -> None:
+    up = Up(project, "--port", "0", "--broker", "nosuch://there")
+    assert up.wait() == 1
+    last = up.log.read_text().splitlines()[-1]
+    assert re.fullmatch(
+        r"Error: (gateway|runner .) ended 3 times in a row \(exit status 1\); its log .*", last
+    )
+    assert "known are" in up.log.read_text()
+
+
+def test_a_bad_setting_is_refused(project: Path) -> None:
+    (project / "netlify.toml").write_text("[quarterhour]\nrunners = 1000")
+    text = refusal(project)
+    assert text == (
+        f"Error: {project / 'netlify.toml'}: [quarterhour] runners is 1000, "
+        "but must be a whole number from 1 to 64.\n"
+    )
+
+
+def test_an_empty_folder_says_how_to_begin(project: Path, started: list[Up]) -> None:
+    for file in (project / "functions").iterdir():
+        file.unlink()
+    up = start(project, started, "--runners", "1")
+    up.ready()
+    assert up.output.read_text().startswith("There is no function in functions/ yet. Write the first one")
+
+
+def test_all_addresses_are_shown_as_one_that_works(project: Path, started: list[Up]) -> None:
+    url = start(project, started, "--host", "0.0.0.0", "--runners", "1").ready()
+    assert url.startswith("http://127.0.0.1:")
+    assert httpx.get(f"{url}/healthz").status_code == 200

@@ -1,0 +1,1 @@
+"""Pure parts: no server, no processes, milliseconds."""
