@@ -29,7 +29,6 @@ from quarterhour.broker.port import (
 from quarterhour.broker.unreadable import unreadable
 from quarterhour.errors import (
     BrokerUnavailable,
-    Conflict,
     EnvelopeError,
     RunnerGone,
     TooLarge,
@@ -39,7 +38,7 @@ from quarterhour.function import Manifest
 from quarterhour.invocation import Invocation, decode_invocation, encode_invocation
 from quarterhour.lifecycle import FINAL, State
 from quarterhour.outcome import Error, Failed
-from quarterhour.record import Record, due, waiting
+from quarterhour.record import Record, due, is_settled, waiting
 from quarterhour.reply import Refusal, Refused, Reply, decode_reply, encode_reply
 
 __all__ = ["MemoryBroker", "Store", "connect", "store_of"]
@@ -225,15 +224,18 @@ class MemoryBroker:
         return None
 
     def _bury(self, message: Message, error: EnvelopeError) -> None:
-        record = unreadable(
-            error,
-            function=message.function,
-            invocation_id=message.id,
-            attempt=message.attempt,
-            now=self._clock.now(),
-            runner=self._options.name,
-        )
-        with suppress(Conflict):  # it has its end already
+        now = self._clock.now()
+        known = self.store.record(message.id, now)
+        if known is None or not is_settled(known, message.attempt):
+            record = unreadable(
+                error,
+                known,
+                function=message.function,
+                invocation_id=message.id,
+                attempt=message.attempt,
+                now=now,
+                runner=self._options.name,
+            )
             self._store_dead(record, message.envelope)
         self.store.remove(message)
 

@@ -1,5 +1,7 @@
 """The record of work that nobody can read: it is set aside with its bytes, not lost and not in the way."""
 
+from dataclasses import replace
+
 from quarterhour.errors import EnvelopeError
 from quarterhour.function import Mode
 from quarterhour.lifecycle import State
@@ -11,11 +13,19 @@ __all__ = ["unreadable"]
 
 
 def unreadable(
-    error: EnvelopeError, *, function: str, invocation_id: str, attempt: int, now: float, runner: str
+    error: EnvelopeError,
+    known: Record | None,
+    *,
+    function: str,
+    invocation_id: str,
+    attempt: int,
+    now: float,
+    runner: str,
 ) -> Record:
     """The record of an invocation whose envelope cannot be decoded: dead, with `error` as its evidence.
 
-    Function, id and attempt are what the queue knows without the envelope; `now` is in Unix seconds.
+    Function, id and attempt are what the queue knows without the envelope, `known` is the record of
+    its earlier attempts, if it had any. `now` is in Unix seconds.
     """
     ended = Attempt(
         attempt=attempt,
@@ -26,7 +36,7 @@ def unreadable(
         logs="",
         runner=runner,
     )
-    return Record(
+    record = Record(
         id=invocation_id,
         function=function,
         mode=Mode.BACKGROUND,
@@ -37,4 +47,13 @@ def unreadable(
         finished_at=now,
         reason=BuryReason.FAILED,
         attempts=(ended,),
+    )
+    if known is None:
+        return record
+    return replace(
+        record,
+        mode=known.mode,
+        accepted_at=known.accepted_at,
+        attempts=(*known.attempts, ended),
+        revision=known.revision,
     )

@@ -36,13 +36,24 @@ def _exec(lifeline: int, program: list[str]) -> None:
 
 
 def _watch(lifeline: int, program: list[str]) -> int:
-    process = subprocess.Popen(program)
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    stopped = threading.Event()
+    started: list[subprocess.Popen[bytes]] = []
+
+    def stop(*_: object) -> None:
+        stopped.set()
+        for process in started:
+            process.terminate()
 
     def kill_at_end() -> None:
         os.read(lifeline, 1)
         process.kill()
 
+    # Before the program starts, or a signal in between would leave it without anybody who watches it.
+    signal.signal(signal.SIGTERM, stop)
+    process = subprocess.Popen(program)
+    started.append(process)
+    if stopped.is_set():
+        process.terminate()
     threading.Thread(target=kill_at_end, daemon=True).start()
     return process.wait()
 

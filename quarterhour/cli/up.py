@@ -34,6 +34,7 @@ __all__ = ["up"]
 POLL_S = 0.05
 GATEWAY_FIRST_S = 2.0  # the gateway has this long to finish its answers before the runners are told
 NATS_S = 1.0
+NATS_START_S = 120.0  # it reads what it keeps before it listens, which is seconds for millions of invocations
 AFTER_DRAIN_S = 5.0  # what is kept of the drain time for everything but running functions
 STARTS_MAX = 3  # so often in a row a process may fail before anything ever worked
 
@@ -45,7 +46,6 @@ Examples:
 """
 
 log = structlog.get_logger()
-
 
 # -P: what lies in the working directory, a folder runner/ of the user's, say, is not imported.
 _QUARTERHOUR = (sys.executable, "-P", "-m", "quarterhour")
@@ -113,8 +113,12 @@ class _Up:
         if self._nats_server is None:
             return
         self._nats = [_keep(nats_server.program(self._nats_server, lifeline), lifeline, tasks)]
+        give_up_at = time.monotonic() + NATS_START_S
         while not await nats_server.listens(self._nats_server):
             self._check_hope()
+            if time.monotonic() > give_up_at:
+                text = f"NATS does not listen after {NATS_START_S:g} s; {self._nats_server.log} says more."
+                raise click.ClickException(text)
             await asyncio.sleep(POLL_S)
 
     async def _start_the_rest(self, lifeline: int, tasks: asyncio.TaskGroup) -> None:
@@ -126,7 +130,8 @@ class _Up:
         """Refuse to go on when a process ends again and again before anything ever worked."""
         for child in self._nats + self._gateway + self._runners:
             if child.failures >= STARTS_MAX:
-                text = f"{child.program.name} ended {child.failures} times in a row ({child.why}); its log says more."
+                times = f"{child.failures} times in a row"
+                text = f"{child.program.name} ended {times} ({child.why}); its log says more."
                 raise click.ClickException(text)
 
     def _gateway_program(self) -> Program:
@@ -138,8 +143,10 @@ class _Up:
         drain_s = max(0.0, self._settings.drain_s - AFTER_DRAIN_S)
         settings = dataclasses.replace(self._settings, broker=self._broker(), drain_s=drain_s)
         environment = to_environment(settings, RunnerSettings)
-        # This folder is all there is: a function whose file has gone since the last time goes too.
-        environment[OPTIONS["withdraw_missing"].variable] = "true"
+        if self._nats_server is not None:
+            # This folder is all there is: a function whose file has gone since the last time goes too.
+            # A NATS of the user's own may know functions of other machines.
+            environment[OPTIONS["withdraw_missing"].variable] = "true"
         return Program(name=f"runner {number}", arguments=(*_QUARTERHOUR, "runner"), environment=environment)
 
     def _broker(self) -> str | None:
@@ -165,7 +172,7 @@ class _Up:
         if not await ended(working, deadline - 2 * NATS_S - time.monotonic()):
             log.warning("killing", why="the drain time is over")
         await _kill(working)
-        await _stop(self._nats, NATS_S)
+        await _stop(self._nats, max(NATS_S, deadline - time.monotonic()))
         await _kill(self._nats)
         log.info("stopped")
 

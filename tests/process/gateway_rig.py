@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,14 +172,45 @@ def json_of(answer: bytes) -> Any:
     return json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
+class _Complaints(logging.Handler):
+    """What servers and the event loop complain about: there must be nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.name}: {record.getMessage()}")
+
+
+@contextmanager
+def _no_complaints(but: tuple[str, ...]) -> Iterator[None]:
+    complaints = _Complaints()
+    names = ("hypercorn.error", "_granian", "asyncio", "quart.app", "gateway")
+    for name in names:
+        logging.getLogger(name).addHandler(complaints)
+    try:
+        yield
+    finally:
+        for name in names:
+            logging.getLogger(name).removeHandler(complaints)
+    assert [line for line in complaints.lines if not any(one in line for one in but)] == []
+
+
 @asynccontextmanager
-async def open_rig(server: Server = "hypercorn", *, finish_s: float = 5.0, **settings: Any) -> AsyncIterator[Rig]:
-    """A gateway that serves `hello` by a runner that echoes, and knows `hello-background`."""
+async def open_rig(
+    server: Server = "hypercorn", *, finish_s: float = 5.0, complaints: tuple[str, ...] = (), **settings: Any
+) -> AsyncIterator[Rig]:
+    """A gateway that serves `hello` by a runner that echoes, and knows `hello-background`.
+
+    `complaints`: parts of what its server may complain about; about everything else the test fails.
+    """
     url = f"memory://gateway-{next(_numbers)}"
     options = BrokerOptions(url=url, name="test")
     chosen = GatewaySettings(broker=url, server=server, port=0, **settings)
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
+        stack.enter_context(_no_complaints(complaints))
         listener = stack.enter_context(closing(bind("127.0.0.1", 0)))
         port = listener.getsockname()[1]
         broker = await stack.enter_async_context(connect(options))

@@ -20,12 +20,6 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
         yield rig
 
 
-@pytest.fixture(params=["hypercorn", "granian"])
-def server(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
 def status_of(answer: bytes) -> int:
     return int(answer.split(b" ")[1])
 
@@ -93,7 +87,7 @@ async def test_a_huge_header_block_is_431_too(rig: Rig) -> None:
     "data",
     [
         b"GARBAGE\r\n\r\n",
-        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"GET / HTTQ/1.1\r\nHost: x\r\n\r\n",
         b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nNo colon\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nBad name: 1\r\n\r\n",
@@ -106,7 +100,7 @@ async def test_a_huge_header_block_is_431_too(rig: Rig) -> None:
     ],
 )
 async def test_malformed_http_is_400(rig: Rig, data: bytes) -> None:
-    assert status_of(await rig.raw(data)) in {400, 505}
+    assert status_of(await rig.raw(data)) == 400
 
 
 async def test_an_unknown_transfer_encoding_is_501(rig: Rig) -> None:

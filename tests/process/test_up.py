@@ -14,7 +14,9 @@ from typing import IO
 
 import httpx
 import pytest
+from click.testing import CliRunner, Result
 
+from quarterhour.cli.main import main
 from tests.waiting import eventually_sync
 
 READY_S = 30.0
@@ -48,6 +50,7 @@ class Up:
         self.folder = folder
         self.output = folder / "stdout"
         self.log = folder / "stderr"
+        self.seen: dict[int, str] = {}  # so that a test that fails leaves nothing behind either
         with self.output.open("w") as output, self.log.open("a") as log:
             self.process = self._start(arguments, output, log)
 
@@ -76,7 +79,9 @@ class Up:
 
     def family(self) -> dict[int, str]:
         """The living descendants with their command lines."""
-        return _descendants(self.process.pid)
+        family = _descendants(self.process.pid)
+        self.seen |= family
+        return family
 
     def kin(self, words: str) -> list[int]:
         """The descendants that say `words` in their command lines."""
@@ -128,11 +133,11 @@ def started(project: Path) -> Iterator[list[Up]]:
     ups: list[Up] = []
     yield ups
     for up in ups:
-        left = up.family()
+        up.family()
         if up.process.poll() is None:
             up.process.kill()
             up.process.wait()
-        for pid in _living(left):
+        for pid in _living(up.seen):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -188,6 +193,36 @@ def test_when_it_says_ready_both_kinds_of_function_can_be_called(project: Path, 
     assert lines[-1] == f"ready {url}"
 
 
+def test_list_invoke_and_status_speak_to_it(project: Path, started: list[Up]) -> None:
+    functions = project / "functions"
+    (functions / "double-background.py").write_text(
+        "import json\ndef handler(event, context): return 2 * json.loads(event['body'])['n']"
+    )
+    (functions / "fail-background.py").write_text(
+        "config = {'retries': 0}\n"
+        "def handler(event, context):\n"
+        "    print('on my way')\n"
+        "    raise KeyError('why')\n"
+    )
+    url = start(project, started, "--runners", "1").ready()
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(main, [*arguments, "--url", url])
+
+    assert "double-background  background   /.netlify/functions/double-background" in run("list").stdout
+    assert run("invoke", "hello").stdout == "Hello!\n"
+    assert run("invoke", "double-background", "--data", '{"n": 21}', "--wait").stdout == "42\n"
+    failed = run("invoke", "fail-background", "--wait")
+    assert failed.exit_code == 1
+    assert "state        dead" in failed.stdout
+    assert "error        KeyError: 'why'" in failed.stdout
+    identity = failed.stdout.split()[1]
+    status = run("status", identity)
+    assert (status.exit_code, status.stdout) == (1, failed.stdout)
+    assert "raise KeyError('why')" in status.stdout
+    assert "on my way" in status.stdout.partition("It printed:")[2]
+
+
 def test_every_process_says_what_it_is_and_shows_no_password(project: Path, started: list[Up]) -> None:
     up = start(project, started, "--runners", "3")
     up.ready()
@@ -207,16 +242,19 @@ def test_every_process_says_what_it_is_and_shows_no_password(project: Path, star
 def test_sigterm_ends_everything_and_what_was_accepted_stays(project: Path, started: list[Up]) -> None:
     up = start(project, started)
     url = up.ready()
+    invocation = enqueue(url, project / "noted")
+    eventually_sync(lambda: ran(project / "noted") == 1)
     family = up.family()
     up.process.terminate()
     assert up.wait() == 0
     assert _living(family) == {}
     assert "process_ended" not in up.log.read_text()
     assert "killing" not in up.log.read_text()
-    again = start(project, started)
-    url = again.ready()
+    (project / "functions" / "hello.py").unlink()
+    url = start(project, started).ready()
     functions = httpx.get(f"{url}/v1/functions").json()["functions"]
-    assert {function["name"] for function in functions} == {"hello", "note-background"}
+    assert [function["name"] for function in functions] == ["note-background"]
+    assert httpx.get(f"{url}/v1/invocations/{invocation}").json()["state"] == "succeeded"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -267,20 +305,21 @@ def test_a_second_signal_ends_it_at_once(project: Path, started: list[Up]) -> No
     eventually_sync(lambda: _living(family) == {}, what="everything ended")
 
 
-def test_the_drain_time_is_kept_and_the_rest_is_handed_back(project: Path, started: list[Up]) -> None:
+def test_the_drain_time_is_kept_and_the_rest_runs_again_at_no_cost(project: Path, started: list[Up]) -> None:
     (project / "functions" / "sleep-background.py").write_text(SLEEP_BACKGROUND)
-    up = start(project, started, "--drain", "6")
+    up = start(project, started, "--drain", "6", "--lease", "3")
     url = up.ready()
-    enqueue(url, project / "slept", "sleep-background")
+    invocation = enqueue(url, project / "slept", "sleep-background")
     eventually_sync(lambda: ran(project / "slept") == 1)
     family = up.family()
     up.process.terminate()
     assert up.wait(7) == 0
     assert _living(family) == {}
     assert "killing" not in up.log.read_text()
-    start(project, started).ready()
-    # Handed back, not left to its lease of 30 s.
-    eventually_sync(lambda: ran(project / "slept") == 2, deadline_s=10, what="it ran again")
+    url = start(project, started, "--lease", "3").ready()
+    eventually_sync(lambda: ran(project / "slept") == 2, what="it ran again")
+    status = eventually_sync(lambda: httpx.get(f"{url}/v1/invocations/{invocation}").json())
+    assert (status["state"], status["attempt"], status["attempts"]) == ("running", 1, [])
 
 
 @pytest.mark.parametrize("words", ["quarterhour gateway", "quarterhour runner", "nats-server "])

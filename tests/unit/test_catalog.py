@@ -188,6 +188,13 @@ def test_toml_of_the_working_directory_then_beside_the_functions(
     assert load(project, working_directory=elsewhere).entries["good"].manifest.timeout_s == 8
 
 
+def test_the_source_is_heard_before_the_toml_and_the_toml_before_the_suffix(project: Path) -> None:
+    write(project, "functions/a-background.py", HANDLER + "config = {'timeout': 5}")
+    write(project, "quarterhour.toml", "[functions.a-background]\ntimeout = 6\nbackground = false\n")
+    manifest = load(project).entries["a-background"].manifest
+    assert (manifest.timeout_s, manifest.background) == (5, False)
+
+
 def test_toml_gives_the_environment(project: Path) -> None:
     write(project, "quarterhour.toml", '[functions."good".environment]\nTOKEN = "secret"\n')
     entry = load(project).entries["good"]

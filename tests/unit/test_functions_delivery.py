@@ -149,9 +149,7 @@ def certificate(tmp_path: Path) -> Path:
     """A certificate of its own authority for 127.0.0.1, with its key, in one file."""
     openssl = need("openssl", package="openssl")
     path = tmp_path / "certificate.pem"
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
-    )
+    command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
     extra = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(path) + ".crt"]
     subprocess.run([openssl, *command.split(), *extra], check=True, capture_output=True)
     with path.open("a") as file:

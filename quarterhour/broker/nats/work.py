@@ -8,7 +8,7 @@ pull is open any more is handed back at once instead of being left to its lease.
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import orjson
 import structlog
@@ -186,17 +186,13 @@ class Work:
         if known is None or not is_settled(known, place.attempt):
             record = unreadable(
                 error,
+                known,
                 function=place.function,
                 invocation_id=place.id,
                 attempt=place.attempt,
                 now=self._clock.now(),
                 runner=self._options.name,
             )
-            if known is not None:
-                attempts = (*known.attempts, *record.attempts)
-                record = replace(
-                    record, revision=known.revision, accepted_at=known.accepted_at, attempts=attempts
-                )
             stored = self._layout.stored(record)
             try:
                 await self._append.store(stored, self._layout.buried(record, stored.payload, message.data))

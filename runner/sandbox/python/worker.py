@@ -27,6 +27,8 @@ __all__ = ["main"]
 READ_BYTES = 262144
 MESSAGE_CHARACTERS_MAX = 8192
 TRACE_LINES_MAX = 50
+TRACE_LINE_CHARACTERS_MAX = 1024
+HEADER_BYTES_MAX = 1024 * 1024  # as in the runner's envelopes
 VALUE_BYTES_MAX = 65536
 MIB = 1024 * 1024
 MODULE_NAME = "_quarterhour_function"  # never the file's own name: two functions, or a library, may share it
@@ -72,9 +74,12 @@ class Worker:
 
     def serve(self) -> None:
         """Answer frames until the runner closes the channel."""
+        pid = os.getpid()
         while (frame := self.read()) is not None:
             header, body = self.attempt(*split(frame))
             flush()
+            if os.getpid() != pid:
+                os._exit(0)  # a fork that the handler made has returned as well: it has no result to give
             if leftover_children():
                 header["retire"] = True
             self.write(header, body)
@@ -139,11 +144,11 @@ class Worker:
     def write(self, header: dict[str, Any], body: bytes) -> None:
         """Send a frame. A channel that is gone ends the worker."""
         try:
-            text = json.dumps(header).encode()
+            text = header_text(header)
         except (TypeError, ValueError, RecursionError) as error:
-            message = f"The status or the headers that the handler returned are not JSON: {error}."
+            message = f"The status or the headers that the handler returned cannot be sent: {error}."
             header, body = raised_frame(InvalidResult(message))
-            text = json.dumps(header).encode()
+            text = header_text(header)
         length = (4 + len(text) + len(body)).to_bytes(4, "big")
         data = memoryview(b"".join((length, len(text).to_bytes(4, "big"), text, body)))
         try:
@@ -151,6 +156,15 @@ class Worker:
                 data = data[os.write(self.channel, data) :]
         except OSError:
             os._exit(74)
+
+
+def header_text(header: dict[str, Any]) -> bytes:
+    """A frame's header as JSON that the runner can read: UTF-8, no NaN, no more than it takes."""
+    text = json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
+    if len(text) > HEADER_BYTES_MAX:
+        message = f"they have {len(text)} bytes as JSON; {HEADER_BYTES_MAX} are allowed"
+        raise ValueError(message)
+    return text
 
 
 async def awaited(result: Any) -> Any:
@@ -250,12 +264,17 @@ def raised_frame(error: BaseException) -> Frame:
 def describe(error: BaseException) -> str:
     """The error's message, whatever its `__str__` does."""
     if isinstance(error, SystemExit):
-        return f"The handler called sys.exit({error.code!r})."[:MESSAGE_CHARACTERS_MAX]
+        return whole(f"The handler called sys.exit({error.code!r})."[:MESSAGE_CHARACTERS_MAX])
     try:
         text = str(error)
     except BaseException:  # noqa: BLE001 - user code again
         text = "(its message cannot be shown)"
-    return text[:MESSAGE_CHARACTERS_MAX]
+    return whole(text[:MESSAGE_CHARACTERS_MAX])
+
+
+def whole(text: str) -> str:
+    """The text without halves of characters, which UTF-8 has no bytes for."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def trace_of(error: BaseException) -> list[str]:
@@ -264,7 +283,8 @@ def trace_of(error: BaseException) -> list[str]:
         lines = traceback.format_exception(type(error), error, own(error.__traceback__))
     except BaseException:  # noqa: BLE001 - a message or a cause that cannot be shown
         return []
-    return [line[:MESSAGE_CHARACTERS_MAX] for line in "".join(lines).splitlines()[-TRACE_LINES_MAX:]]
+    last = "".join(lines).splitlines()[-TRACE_LINES_MAX:]
+    return [whole(line[:TRACE_LINE_CHARACTERS_MAX]) for line in last]
 
 
 def own(trace: TracebackType | None) -> TracebackType | None:

@@ -1,0 +1,61 @@
+"""The yardstick: the gateway's server, configured by the gateway's own code, with nothing behind it.
+
+python -m benchmarks.bare SERVER PORT
+"""
+
+import asyncio
+import signal
+import sys
+
+import uvloop
+
+from gateway.asgi import Receive, Scope, Send
+from gateway.server import bind, load_server, serve
+from quarterhour.processes import parent_gone
+from quarterhour.settings import GatewaySettings, load
+
+BODY = b"ok"
+HEADERS = [(b"content-length", b"2")]
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer everything with two letters."""
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": BODY})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+async def _run(settings: GatewaySettings) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    load_server(settings)
+    listener = bind(settings.host, settings.port)
+    async with asyncio.TaskGroup() as tasks:
+        orphaned = tasks.create_task(_stop_with_parent(stop))
+        await serve(app, listener, settings, stop, finish_s=1.0)
+        orphaned.cancel()
+
+
+async def _stop_with_parent(stop: asyncio.Event) -> None:
+    await parent_gone()
+    stop.set()
+
+
+def main() -> None:
+    server, port = sys.argv[1:3]
+    flags = {"broker": "nats://127.0.0.1:1", "host": "127.0.0.1", "port": port, "server": server}
+    uvloop.run(_run(load(GatewaySettings, flags)))
+
+
+if __name__ == "__main__":
+    main()

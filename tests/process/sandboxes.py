@@ -1,0 +1,193 @@
+"""A sandbox for tests: functions written on the spot, attempts made in real workers, nothing left behind.
+
+    async with open_bench(tmp_path) as bench:
+        finished = await bench.run("def handler(event, context): return {'statusCode': 200}")
+
+Whoever leaves it waits until no process of the sandbox lives; what escaped fails the test.
+"""
+
+import asyncio
+import ctypes
+import itertools
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from quarterhour.clock import SystemClock, boot_s
+from quarterhour.function import Mode
+from quarterhour.invocation import Invocation, Request, encode_invocation
+from quarterhour.outcome import Error, Failed, Response, Succeeded
+from runner.sandbox.job import Code, Finished, Job, LogLine
+from runner.sandbox.pool import Attempt, Sandbox, SandboxSettings
+from tests.system import descendants
+from tests.waiting import eventually
+
+__all__ = ["Bench", "alive", "error", "open_bench", "response", "settings", "value"]
+
+PR_SET_CHILD_SUBREAPER = 36
+LIMIT_S = 30.0
+
+
+def settings(
+    *, workers_max: int = 4, python: str = sys.executable, environment: Mapping[str, str] | None = None
+) -> SandboxSettings:
+    """Settings with a small environment and a response limit of 1 MiB."""
+    return SandboxSettings(
+        workers_max=workers_max,
+        python=Path(python),
+        environment={"PATH": os.environ["PATH"], "TZ": "UTC"} if environment is None else environment,
+        response_bytes_max=1024 * 1024,
+    )
+
+
+@dataclass
+class Bench:
+    """A sandbox, a folder of functions, and the lines that they have printed."""
+
+    sandbox: Sandbox
+    folder: Path
+    lines: list[LogLine]
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def function(self, source: str, *, name: str = "", version: str = "1", **more: Any) -> Code:
+        """Write a function's file."""
+        name = name or f"function{next(self._numbers)}"
+        path = self.folder / f"{name}.py"
+        path.write_text(textwrap.dedent(source), encoding="utf-8")
+        return Code(function=name, path=path, folder=self.folder, version=version, **more)
+
+    def attempt(
+        self,
+        code: Code | str,
+        *,
+        id: str = "",
+        mode: Mode = Mode.SYNCHRONOUS,
+        limit_s: float = LIMIT_S,
+        lease_s: float | None = None,
+        body: bytes | None = None,
+        attempt: int = 1,
+        errors: tuple[Error, ...] = (),
+        returned_status: Literal["fail", "ignore"] = "fail",
+    ) -> Attempt:
+        """An attempt of a function, or of a source that becomes one."""
+        code = self.function(code) if isinstance(code, str) else code
+        invocation = Invocation(
+            id=id or f"invocation{next(self._numbers)}",
+            function=code.function,
+            mode=mode,
+            attempt=attempt,
+            accepted_at=0,
+            due_at=0,
+            request=Request(method="POST", path=f"/.netlify/functions/{code.function}"),
+            body=body,
+            errors=errors,
+        )
+        return self.sandbox.attempt(
+            Job(
+                code=code,
+                invocation=invocation.id,
+                mode=mode,
+                returned_status=returned_status,
+                envelope=encode_invocation(invocation),
+                limit_s=limit_s,
+                leased_until=None if lease_s is None else boot_s() + lease_s,
+            )
+        )
+
+    async def run(self, code: Code | str, **options: Any) -> Finished:
+        """Make an attempt."""
+        return await self.attempt(code, **options).run()
+
+    async def text(self, code: Code | str, **options: Any) -> str:
+        """The body of the response that an attempt comes to."""
+        return response(await self.run(code, **options)).body.decode()
+
+    async def printed(self, text: str) -> LogLine:
+        """Wait for a line that begins with `text`: so a handler says how far it is."""
+
+        def found() -> LogLine | None:
+            return next((line for line in self.lines if line.text.startswith(text)), None)
+
+        line = await eventually(found, what=f"{text!r} was printed")
+        assert line is not None
+        return line
+
+    async def printed_pid(self, label: str) -> int:
+        """Wait for a line `<label> <process id>`."""
+        return int((await self.printed(f"{label} ")).text.removeprefix(f"{label} "))
+
+    @property
+    def guard_pid(self) -> int:
+        """The process id of the guard."""
+        guard = self.sandbox._guard
+        assert guard is not None
+        return guard._process.pid
+
+
+@asynccontextmanager
+async def open_bench(folder: Path, using: SandboxSettings | None = None) -> AsyncIterator[Bench]:
+    """A bench whose processes are all gone when it is left."""
+    lines: list[LogLine] = []
+    before = descendants(os.getpid())
+    with _adopting():
+        async with Sandbox(using or settings(), clock=SystemClock(), on_line=lines.append) as sandbox:
+            yield Bench(sandbox=sandbox, folder=folder, lines=lines)
+        try:
+            await eventually(lambda: not descendants(os.getpid()) - before, what="no process was left")
+        finally:
+            for pid in descendants(os.getpid()) - before:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def _adopting() -> Iterator[None]:
+    """While it lasts, a process that escapes from everybody becomes a child of this one, and is seen."""
+    if sys.platform != "linux":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def response(finished: Finished) -> Response:
+    """The response of an attempt that succeeded."""
+    assert isinstance(finished.outcome, Succeeded), finished
+    return finished.outcome.response
+
+
+def value(finished: Finished) -> bytes | None:
+    """What a background function returned, as JSON."""
+    assert isinstance(finished.outcome, Succeeded), finished
+    return finished.outcome.value
+
+
+def error(finished: Finished) -> Error:
+    """The error of an attempt that failed."""
+    assert isinstance(finished.outcome, Failed), finished
+    return finished.outcome.error
+
+
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    """End a task that a test has no further use for."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
