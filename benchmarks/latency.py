@@ -3,6 +3,7 @@
 import json
 import statistics
 import time
+from datetime import datetime
 
 from benchmarks.errors import give_up
 from benchmarks.others import watching_others
@@ -47,7 +48,8 @@ def _background(session: Session) -> tuple[float, float, float]:
     heard_s = time.perf_counter() - began
     if status["state"] != "succeeded":
         give_up(f"An invocation came to this: {status}")
-    return accepted_s, status["finished_at"] - posted_at, heard_s
+    finished_at = datetime.fromisoformat(status["finished_at"]).timestamp()
+    return accepted_s, finished_at - posted_at, heard_s
 
 
 def measure_cold_start(report: Report, *, runs: int) -> None:

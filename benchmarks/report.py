@@ -101,10 +101,7 @@ class Report:
     def notes(self) -> str:
         """What one has to know to read the table, as one line."""
         others = f"{statistics.median(self.others_cores):.2f}" if self.others_cores else "unknown"
-        return (
-            f"{os.cpu_count()} processors, of which others used {others} meanwhile; load by {load.generator()}: "
-            "every value is a median of runs whose pairs were measured in turns."
-        )
+        return f"{os.cpu_count()} processors, of which others used {others}; load by {load.generator()}"
 
     def machine(self, folder: Path) -> dict[str, Any]:
         """What one has to know to compare figures."""

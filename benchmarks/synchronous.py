@@ -42,6 +42,7 @@ def measure(report: Report, server: Server, *, runs: int, duration_s: int) -> No
 
 
 def _compare(report: Report, running: System, pair: _Pair, connections: int, duration_s: int) -> None:
+    began = running.cpu_s()
     bare = apply_load(pair.bare_port, "/", connections=connections, duration_s=duration_s)
     before = running.cpu_s()
     ours = apply_load(pair.port, PATH, connections=connections, duration_s=duration_s)
@@ -53,6 +54,7 @@ def _compare(report: Report, running: System, pair: _Pair, connections: int, dur
     report.add(f"{name} of bare", ours.per_s / bare.per_s, "x", at_least=wanted)
     if connections == 1:
         report.add(f"{name} adds", (ours.p50_s - bare.p50_s) * 1000, "ms", at_most=ADDED_MS_MAX)
+    report.add(f"{name} CPU bare", (before["bare"] - began["bare"]) / bare.requests * 1e6, "µs/request")
     for role in ROLES:
         used_us = (after[role] - before[role]) / ours.requests * 1e6
         report.add(f"{name} CPU {role}", used_us, "µs/request")

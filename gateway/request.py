@@ -27,7 +27,7 @@ __all__ = [
 
 PREFIX = b"/.netlify/functions"
 # What follows a function's name; everything else up to there belongs to it.
-_NAME = re.compile(rb"/([A-Za-z0-9_-]{1,128})(?:/|%2[Ff]|$)")
+_NAME = re.compile(rb"/([A-Za-z0-9_-]{1,128})(?:/|%2[Ff]|\Z)")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _LINE_BYTES = 4  # ": " and the end of the line

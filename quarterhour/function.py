@@ -12,7 +12,7 @@ __all__ = ["BACKGROUND_SUFFIX", "NAME_LENGTH_MAX", "Manifest", "Mode", "is_funct
 NAME_LENGTH_MAX = 128
 BACKGROUND_SUFFIX = "-background"
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,%d}" % NAME_LENGTH_MAX)
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{NAME_LENGTH_MAX}}}")
 
 
 class Mode(StrEnum):

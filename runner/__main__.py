@@ -13,7 +13,7 @@ __all__ = ["main"]
 @click.command("quarterhour runner", context_settings={"max_content_width": 100})
 @settings_options(RunnerSettings)
 def main(settings: RunnerSettings) -> None:
-    """Run functions: take calls and background work from the broker until SIGTERM, then drain.
+    r"""Run functions: take calls and background work from the broker until SIGTERM, then drain.
 
     Start as many as you like, on as many machines; they share the work.
 

@@ -193,7 +193,9 @@ class Attempts:
         if delivery.number == 1 and invocation.attempt == 1 and not delivery.doubtful:
             return records.waiting(invocation)  # nobody can have written one
         if delivery.doubtful and (run := await self._work.who_runs(invocation.id)) is not None:
-            log.info("runs_elsewhere", function=invocation.function, invocation=invocation.id, runner=run.runner)
+            log.info(
+                "runs_elsewhere", function=invocation.function, invocation=invocation.id, runner=run.runner
+            )
             return None
         record = await self._records.read(invocation.function, invocation.id)
         return records.waiting(invocation) if record is None else records.due(record, invocation)
@@ -230,7 +232,7 @@ class Attempts:
 
     async def _run_in_sandbox(self, begun: _Begun, code: Code) -> Finished:
         if self._stopping:
-            raise AttemptLost("stopped")
+            raise AttemptLost(reason="stopped")
         delivery, manifest = begun.delivery, begun.entry.manifest
         attempt = self._sandbox.attempt(
             Job(
@@ -277,7 +279,9 @@ class Attempts:
         )
         if await self._settlements.settle(settlement):
             duration_s = finished.finished_at - finished.started_at
-            self._metrics.settled(invocation.function, invocation.mode, finished.outcome, disposition, duration_s)
+            self._metrics.settled(
+                invocation.function, invocation.mode, finished.outcome, disposition, duration_s
+            )
             _report(invocation, finished.outcome, disposition)
 
     async def _bury(self, begun: _Begun, reason: BuryReason) -> None:

@@ -130,5 +130,7 @@ def serve_metrics(metrics: Metrics, host: str, port: int) -> tuple[int, WSGIServ
             reason = error
         else:
             return candidate, server, thread
-    message = f"No port from {port} up can be used for metrics on {host}: {reason.strerror}; set --metrics-port."
+    message = (
+        f"No port from {port} up can be used for metrics on {host}: {reason.strerror}; set --metrics-port."
+    )
     raise SettingsError(message)

@@ -27,7 +27,7 @@ import httpx
 from tests.nats_server import NatsServer, free_port
 from tests.waiting import eventually
 
-__all__ = ["Process", "System", "descendants"]
+__all__ = ["Process", "System", "alive", "descendants", "parent"]
 
 START_S = 20.0
 REPOSITORY = Path(__file__).parent.parent
@@ -90,6 +90,11 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def parent(pid: int) -> int:
+    """The process id of a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs (a zombie does not)."""
     try:
@@ -135,14 +140,19 @@ class System:
             await process.ended()
         self.nats.kill()
         try:
-            await eventually(lambda: not [pid for pid in self._seen if alive(pid)], what="no process was left")
+            await eventually(
+                lambda: not [pid for pid in self._seen if alive(pid)], what="no process was left"
+            )
         finally:
             for pid in self._seen:
                 if alive(pid):
                     os.kill(pid, signal.SIGKILL)
             if kind is not None:
-                for process in self.processes:
-                    print(f"--- {process.log_path.name}\n{process.log_path.read_text(errors='replace')[-6000:]}")
+                self._show_logs()
+
+    def _show_logs(self) -> None:
+        for process in self.processes:
+            sys.stdout.write(f"--- {process.log_path.name}\n{process.log_path.read_text()[-6000:]}\n")
 
     async def start_gateway(self, *flags: str, script: tuple[str, ...] = ("-m", "quarterhour")) -> Process:
         """Start a gateway and wait until it is ready. The last one started is the one requests go to."""
@@ -217,7 +227,7 @@ class System:
         """POST to a background function; the id of the accepted invocation."""
         answer = await self.post(name, **kwargs)
         assert answer.status_code == 202, answer.text
-        return answer.headers["x-nf-request-id"]
+        return str(answer.headers["x-nf-request-id"])
 
     async def get(self, path: str) -> httpx.Response:
         """GET from the gateway."""
@@ -238,7 +248,9 @@ class System:
             status = await self.status(invocation_id)
             return status if status.get("state") in states else None
 
-        found = await eventually(check, deadline_s=deadline_s, what=f"{invocation_id} was {' or '.join(states)}")
+        found = await eventually(
+            check, deadline_s=deadline_s, what=f"{invocation_id} was {' or '.join(states)}"
+        )
         assert found is not None
         return found
 
@@ -248,10 +260,17 @@ class System:
         for target in (await self.get("/v1/runners/targets")).json():
             for address in target["targets"]:
                 try:
-                    pages.append((await self._http.get(f"http://{address}/metrics")).text)
+                    pages.append(await self.metrics_page(address))
                 except httpx.TransportError:
                     continue
         return sum(_samples(page, name, labels) for page in pages)
+
+    async def metrics_page(self, of: str | Process) -> str:
+        """The metrics of one process, as it shows them: a gateway or a runner, or an address."""
+        if isinstance(of, Process):
+            started = of.facts("runner_started")
+            of = started[0]["metrics"] if started else f"127.0.0.1:{of.port}"
+        return (await self._http.get(f"http://{of}/metrics")).text
 
 
 def _samples(page: str, name: str, labels: Mapping[str, str]) -> float:

@@ -57,37 +57,35 @@ class Attempt:
         worker = await sandbox.take(job.code)
         if self._stopped:
             sandbox.give_back(worker)
-            raise AttemptLost("stopped")
-        self._start(worker)
-        assert self._end is not None
+            raise AttemptLost(reason="stopped")
+        started_at = self.started_at = sandbox.clock.now()
         try:
-            end = await self._end
+            end = await self._start(worker)
         except asyncio.CancelledError:
             sandbox.retire(worker)
             raise
         finally:
             worker.on_frame = worker.on_exit = worker.on_hung_up = None
-            logs = worker.output.end() if worker.output is not None else ""
+            logs = worker.output.end()
         finished_at = sandbox.clock.now()
         outcome = self._outcome_of_exit(end) if isinstance(end, Exit) else self._outcome_of_frame(worker, end)
-        assert self.started_at is not None
-        return Finished(outcome=outcome, started_at=self.started_at, finished_at=finished_at, logs=logs)
+        return Finished(outcome=outcome, started_at=started_at, finished_at=finished_at, logs=logs)
 
-    def _start(self, worker: WorkerProcess) -> None:
-        sandbox, job = self._sandbox, self._job
+    def _start(self, worker: WorkerProcess) -> asyncio.Future[bytes | Exit]:
+        """Give the worker its frame; what comes of it is a frame or the worker's exit."""
         end: asyncio.Future[bytes | Exit] = asyncio.get_running_loop().create_future()
         self._worker, self._end = worker, end
         worker.on_frame = lambda frame: None if end.done() else end.set_result(frame)
         worker.on_exit = lambda exit_: None if end.done() else end.set_result(exit_)
         worker.on_hung_up = lambda: self._hung_up(worker)
-        assert worker.output is not None
         worker.output.begin(self._line)
-        self.started_at = sandbox.clock.now()
-        self._limit_at = sandbox.clock.boot() + job.limit_s
-        sandbox.table.set(worker.row, limit_at=self._limit_at, leased_until=self._leased_until)
-        worker.send(self._header(), job.envelope)
+        self._limit_at = self._sandbox.clock.boot() + self._job.limit_s
+        # The table first: from here on the guard keeps limit and lease, whatever becomes of us.
+        self._sandbox.table.set(worker.row, limit_at=self._limit_at, leased_until=self._leased_until)
+        worker.send(self._header(), self._job.envelope)
         if worker.hung_up:
             self._hung_up(worker)
+        return end
 
     def _header(self) -> bytes:
         return orjson.dumps(
@@ -125,19 +123,19 @@ class Attempt:
         else:
             sandbox.give_back(worker)
         if self._stopped:
-            raise AttemptLost("stopped")
+            raise AttemptLost(reason="stopped")
         if now >= self._limit_at:
             return TimedOut(limit_s=job.limit_s)
         return judge(header, body, mode=job.mode, returned_status=job.returned_status)
 
     def _outcome_of_exit(self, end: Exit) -> Outcome:
         if self._stopped:
-            raise AttemptLost("stopped")
+            raise AttemptLost(reason="stopped")
         if end.killed == "limit":
             return TimedOut(limit_s=self._job.limit_s)
         if end.killed in {"lease", "guard"}:
             reason: LossReason = "lease" if end.killed == "lease" else "guard"
-            raise AttemptLost(reason)
+            raise AttemptLost(reason=reason)
         if os.WIFEXITED(end.status):
             return Crashed(exit_status=os.WEXITSTATUS(end.status))
         if end.killed == "asked":

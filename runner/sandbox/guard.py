@@ -25,22 +25,20 @@ READ_BYTES = 65536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a worker ended: its wait status, and why the guard killed it (limit, lease, asked; None: it did not)."""
+    """How a worker ended: its wait status, and why the guard killed it (limit, lease, asked) if it did."""
 
     status: int
     killed: str | None
 
 
-class GuardGone(Exception):
+class GuardGone(Exception):  # noqa: N818 - a state of affairs
     """The guard has died."""
 
 
 class Guard:
     """One guard process. `on_exit(worker)` is called once for each worker, `on_gone()` at its own end."""
 
-    def __init__(
-        self, python: Path, table_fd: int, rows: int, *, on_gone: Callable[[], None]
-    ) -> None:
+    def __init__(self, python: Path, table_fd: int, rows: int, *, on_gone: Callable[[], None]) -> None:
         self._on_gone = on_gone
         self._exits: dict[int, Callable[[Exit], None]] = {}
         self._pids: dict[int, int] = {}
@@ -68,6 +66,7 @@ class Guard:
     def spawn(
         self,
         worker: int,
+        *,
         row: int,
         code: Code,
         environment: dict[str, str],

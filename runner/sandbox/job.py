@@ -72,7 +72,7 @@ class AttemptLost(QuarterhourError):  # noqa: N818 - nobody's error
 
     code = "attempt_lost"
 
-    def __init__(self, reason: LossReason) -> None:
+    def __init__(self, *, reason: LossReason) -> None:
         """`reason`: its lease ended, its guard died, or it was stopped."""
         super().__init__(f"The attempt was ended without an outcome ({reason}).")
         self.reason = reason

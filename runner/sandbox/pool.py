@@ -113,22 +113,22 @@ class Sandbox:
     async def _spawn(self, code: Code, key: Key) -> WorkerProcess:
         guard = await self._running_guard()
         self._last_number += 1
-        frame_bytes_max = self.settings.response_bytes_max
-        worker = WorkerProcess(self._last_number, self.table.take(), key, frame_bytes_max)
+        worker, descriptors = await WorkerProcess.open(
+            self._last_number, self.table.take(), key, frame_bytes_max=self.settings.response_bytes_max
+        )
         self._workers[worker.number] = worker
-        descriptors = await worker.open()
         try:
             guard.spawn(
                 worker.number,
-                worker.row,
-                code,
-                {**self.settings.environment, **dict(code.environment)},
-                descriptors,
-                lambda exit_: self._ended(worker, exit_),
+                row=worker.row,
+                code=code,
+                environment={**self.settings.environment, **dict(code.environment)},
+                descriptors=descriptors,
+                on_exit=lambda exit_: self._ended(worker, exit_),
             )
         except GuardGone:
             self._ended(worker, Exit(status=0, killed="guard"))
-            raise AttemptLost("guard") from None
+            raise AttemptLost(reason="guard") from None
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -22,34 +22,37 @@ class WorkerProcess(asyncio.Protocol):
     says that the channel was closed from the other side. A frame nobody waits for ends the worker.
     """
 
-    def __init__(self, number: int, row: int, key: tuple[str, str], frame_bytes_max: int) -> None:
+    def __init__(
+        self, number: int, row: int, key: tuple[str, str], *, output: Output, frame_bytes_max: int
+    ) -> None:
         self.number = number
         self.row = row
         self.key = key
-        self.output: Output | None = None
+        self.output = output
         self.on_frame: Callable[[bytes], None] | None = None
         self.on_exit: Callable[[Exit], None] | None = None
         self.on_hung_up: Callable[[], None] | None = None
         self.hung_up = False
         self._frame_bytes_max = frame_bytes_max + HEADER_BYTES_RESERVED
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport
         self._parts: list[bytes] = []
         self._missing = 0
 
-    async def open(self) -> tuple[int, int, int]:
-        """Make channel and pipes; the worker's ends of them, which the caller closes once they are sent."""
+    @classmethod
+    async def open(
+        cls, number: int, row: int, key: tuple[str, str], *, frame_bytes_max: int
+    ) -> tuple["WorkerProcess", tuple[int, int, int]]:
+        """A worker to be, and its ends of channel, stdout and stderr: close them once they are sent."""
         ours, theirs = socket.socketpair()
-        loop = asyncio.get_running_loop()
+        ours.setblocking(False)  # noqa: FBT003 - it takes no keyword
         output, output_end = os.pipe()
         errors, errors_end = os.pipe()
-        self.output = Output(output, errors)
-        ours.setblocking(False)
-        await loop.create_unix_connection(lambda: self, sock=ours)
-        return theirs.detach(), output_end, errors_end
+        worker = cls(number, row, key, output=Output(output, errors), frame_bytes_max=frame_bytes_max)
+        await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
+        return worker, (theirs.detach(), output_end, errors_end)
 
     def send(self, header: bytes, body: bytes) -> None:
         """Give the worker a frame: a JSON header and a raw body."""
-        assert self._transport is not None
         length = FRAME_HEADER_BYTES + len(header) + len(body)
         self._transport.write(
             b"".join((length.to_bytes(4, "big"), len(header).to_bytes(4, "big"), header, body))
@@ -57,10 +60,8 @@ class WorkerProcess(asyncio.Protocol):
 
     def close(self) -> None:
         """Let go of channel and pipes."""
-        if self._transport is not None:
-            self._transport.abort()
-        if self.output is not None:
-            self.output.close()
+        self._transport.abort()
+        self.output.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The channel is open."""

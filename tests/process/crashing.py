@@ -5,7 +5,6 @@
 The program is the real one; only its broker is wrapped, so that the point is hit exactly.
 """
 
-import asyncio
 import os
 import runpy
 import signal
@@ -20,6 +19,7 @@ from quarterhour.broker import Broker, BrokerOptions
 from quarterhour.broker.port import Delivery, Settlement
 from quarterhour.errors import BrokerUnavailable
 from quarterhour.invocation import Invocation
+from tests.waiting import eventually
 
 GO = Path("go")  # in the working directory, which is the test's own
 MARK = Path("mark")
@@ -29,6 +29,11 @@ def die() -> NoReturn:
     """As a machine that is switched off would."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
+
+
+def mark() -> None:
+    """Tell the test that the point is reached."""
+    MARK.touch()
 
 
 class Wrapped:
@@ -86,7 +91,7 @@ class MarkedSettle(Wrapped):
     """Says when it is about to store."""
 
     async def settle(self, settlement: Settlement) -> None:
-        MARK.touch()
+        mark()
         await self.inner.settle(settlement)
 
 
@@ -94,12 +99,12 @@ class LateSettle(Wrapped):
     """Loses its lease while it holds an outcome, and comes too late with it."""
 
     async def renew(self, _: Delivery) -> float:
-        raise BrokerUnavailable("The link is down, says the test.")
+        message = "The link is down, says the test."
+        raise BrokerUnavailable(message)
 
     async def settle(self, settlement: Settlement) -> None:
-        MARK.touch()
-        while not GO.exists():
-            await asyncio.sleep(0.02)
+        mark()
+        await eventually(GO.exists, what="the test had let it go on")
         await self.inner.settle(settlement)
 
 

@@ -1,4 +1,4 @@
-"""A gateway for tests: a real HTTP server in this loop, a broker in memory, and a runner made of a function."""
+"""A gateway for tests: a real HTTP server in this loop, a broker in memory, a runner made of a function."""
 
 import asyncio
 import itertools
@@ -237,5 +237,5 @@ async def open_rig(
                 await serving
             for task in background:
                 task.cancel()
-            for task in list(runners._tasks):  # type: ignore[attr-defined]
+            for task in list(runners._tasks):
                 task.cancel()

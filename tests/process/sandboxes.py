@@ -28,7 +28,7 @@ from runner.sandbox.pool import Attempt, Sandbox, SandboxSettings
 from tests.system import descendants
 from tests.waiting import eventually
 
-__all__ = ["Bench", "alive", "error", "open_bench", "response", "settings", "value"]
+__all__ = ["Bench", "adopting", "alive", "error", "open_bench", "response", "settings", "value"]
 
 PR_SET_CHILD_SUBREAPER = 36
 LIMIT_S = 30.0
@@ -135,7 +135,7 @@ async def open_bench(folder: Path, using: SandboxSettings | None = None) -> Asyn
     """A bench whose processes are all gone when it is left."""
     lines: list[LogLine] = []
     before = descendants(os.getpid())
-    with _adopting():
+    with adopting():
         async with Sandbox(using or settings(), clock=SystemClock(), on_line=lines.append) as sandbox:
             yield Bench(sandbox=sandbox, folder=folder, lines=lines)
         try:
@@ -147,7 +147,7 @@ async def open_bench(folder: Path, using: SandboxSettings | None = None) -> Asyn
 
 
 @contextmanager
-def _adopting() -> Iterator[None]:
+def adopting() -> Iterator[None]:
     """While it lasts, a process that escapes from everybody becomes a child of this one, and is seen."""
     if sys.platform != "linux":
         yield

@@ -16,8 +16,9 @@ from pathlib import Path
 import httpx
 import nats
 import pytest
+from nats.aio.msg import Msg
 
-from tests.system import Process, System, descendants
+from tests.system import Process, System, descendants, parent
 from tests.waiting import eventually
 
 LEASE_S = 2.0
@@ -74,9 +75,7 @@ class Matrix(System):
     """A system whose functions write into a book."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(
-            folder, {"work-background": WORK, "poison-background": POISON}, lease_s=LEASE_S
-        )
+        super().__init__(folder, {"work-background": WORK, "poison-background": POISON}, lease_s=LEASE_S)
         self.book_path = folder / "book"
         os.environ["BOOK"] = str(self.book_path)
 
@@ -108,7 +107,7 @@ class Matrix(System):
             lambda: begun if len(begun := self.book("begin")) >= count else None,
             deadline_s=20,
             what=f"the handler had begun {count} times",
-        )  # type: ignore[return-value]
+        )
 
     async def succeeded(self, invocation: str, *, attempts: int = 1) -> None:
         """Wait for its success, after so many attempts, each recorded once."""
@@ -179,7 +178,9 @@ async def test_broker_killed_while_accepting(matrix: Matrix) -> None:
             group.create_task(post())
         group.create_task(kill())
     assert {answer.status_code for answer in answers} == {202, 503}
-    assert all(answer.json()["code"] == "broker_unavailable" for answer in answers if answer.status_code == 503)
+    assert all(
+        answer.json()["code"] == "broker_unavailable" for answer in answers if answer.status_code == 503
+    )
     await asyncio.to_thread(matrix.nats.start)
     for answer in answers:
         if answer.status_code == 202:
@@ -224,7 +225,9 @@ async def test_runner_killed_in_handler(matrix: Matrix) -> None:
     (begin,) = await matrix.begun()
     matrix.remember(first)
     await first.kill()
-    await eventually(lambda: not Path(f"/proc/{begin.pid}").exists(), deadline_s=1, what="its worker was gone")
+    await eventually(
+        lambda: not Path(f"/proc/{begin.pid}").exists(), deadline_s=1, what="its worker was gone"
+    )
     await matrix.runner()
     await matrix.succeeded(invocation)
     assert [line.attempt for line in matrix.book("begin")] == [1, 1]
@@ -235,8 +238,7 @@ async def test_guard_killed(matrix: Matrix) -> None:
     await matrix.runner()
     invocation = await matrix.work(seconds=1.5)
     (begin,) = await matrix.begun()
-    guard = int(Path(f"/proc/{begin.pid}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(guard, signal.SIGKILL)
+    os.kill(parent(begin.pid), signal.SIGKILL)
     await matrix.succeeded(invocation)
     assert [line.attempt for line in matrix.book("begin")] == [1, 1]
     _never_overlap(matrix)
@@ -285,9 +287,7 @@ async def test_poison_is_buried_as_runner_lost(matrix: Matrix) -> None:
     while (await matrix.status(poison))["state"] != "dead":
         runner = await matrix.runner()
         matrix.remember(runner)
-        await eventually(
-            lambda runner=runner: _is_dead_or(matrix, runner, poison), deadline_s=15, what="the poison had worked"
-        )
+        await _ended_or_buried(matrix, runner, poison)
         if runner.popen.poll() is None:
             break
         killed += 1
@@ -298,8 +298,11 @@ async def test_poison_is_buried_as_runner_lost(matrix: Matrix) -> None:
         await matrix.succeeded(neighbour)
 
 
-async def _is_dead_or(matrix: Matrix, runner: Process, invocation: str) -> bool:
-    return runner.popen.poll() is not None or (await matrix.status(invocation)).get("state") == "dead"
+async def _ended_or_buried(matrix: Matrix, runner: Process, poison: str) -> None:
+    async def check() -> bool:
+        return runner.popen.poll() is not None or (await matrix.status(poison)).get("state") == "dead"
+
+    await eventually(check, deadline_s=15, what="the poison had worked")
 
 
 async def test_runner_killed_while_handing_back(matrix: Matrix) -> None:
@@ -378,9 +381,9 @@ async def test_retry_fires_twice(matrix: Matrix) -> None:
     await matrix.runner()
     invocation = await matrix.work(failures=1)
     client = await nats.connect(matrix.nats.url)
-    fired: list[nats.aio.client.Msg] = []
+    fired: list[Msg] = []
 
-    async def hear(message: nats.aio.client.Msg) -> None:
+    async def hear(message: Msg) -> None:
         fired.append(message)
 
     try:

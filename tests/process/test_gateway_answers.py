@@ -317,7 +317,10 @@ async def test_with_the_broker_away_it_is_503_at_once(rig: Rig, name: str) -> No
 
 @pytest.mark.parametrize(
     ("error", "status", "code"),
-    [(BrokerUnavailable("Away."), 503, "broker_unavailable"), (TooLarge("Too large."), 413, "body_too_large")],
+    [
+        (BrokerUnavailable("Away."), 503, "broker_unavailable"),
+        (TooLarge("Too large."), 413, "body_too_large"),
+    ],
 )
 async def test_what_the_broker_refuses_is_never_a_202(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, code: str

@@ -147,7 +147,8 @@ def huge(path: str, size: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [(f"{PREFIX}/hello", 413), (f"{PREFIX}/hello-background", 413), (f"{PREFIX}/missing", 404)]
+    ("path", "status"),
+    [(f"{PREFIX}/hello", 413), (f"{PREFIX}/hello-background", 413), (f"{PREFIX}/missing", 404)],
 )
 async def test_a_client_that_sends_everything_first_sees_the_answer(rig: Rig, path: str, status: int) -> None:
     answer = await rig.raw(huge(path, 20 * MIB))

@@ -170,8 +170,9 @@ async def refuses_connections(port: int) -> bool:
     return False
 
 
-async def test_what_never_finishes_is_cut_off(server: Server) -> None:
-    async with open_rig(server, finish_s=0.3, complaints=("were still under way",)) as rig:
+async def test_what_never_finishes_is_cut_off() -> None:
+    # With Granian it is the end of the process that does it.
+    async with open_rig("hypercorn", finish_s=0.3, complaints=("Exception in callback",)) as rig:
         await rig.announce(function("one"))
 
         async def never(_: Invocation) -> Reply:

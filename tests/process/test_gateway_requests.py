@@ -22,7 +22,9 @@ def raw_request(path: str, method: str = "GET", headers: str = "") -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: example.org\r\n{headers}\r\n".encode("latin-1")
 
 
-@pytest.mark.parametrize("rest", ["", "/", "/a/b", "//", "//a", "%2F", "%2fa", "/..", "/%zz", "/a;b=1/%C3%A9"])
+@pytest.mark.parametrize(
+    "rest", ["", "/", "/a/b", "//", "//a", "%2F", "%2fa", "/..", "/%zz", "/a;b=1/%C3%A9"]
+)
 async def test_every_path_under_a_name_reaches_the_function_verbatim(rig: Rig, rest: str) -> None:
     got = json_of(await rig.raw(raw_request(f"{PREFIX}/hello{rest}")))
     assert got["function"] == "hello"
@@ -117,7 +119,9 @@ async def test_the_query_is_verbatim(rig: Rig, query: str) -> None:
 async def test_every_header_arrives_with_a_lower_case_name(rig: Rig) -> None:
     headers = "X-One: 1\r\nX-Two: a, b\r\nx-one: 2\r\nX-Latin: caf\xe9\r\nCookie: a=1\r\nCookie: b=2\r\n"
     got = json_of(await rig.raw(raw_request(f"{PREFIX}/hello", headers=headers)))
-    sent = [tuple(pair) for pair in got["headers"] if pair[0].startswith(("x-one", "x-two", "x-latin", "cookie"))]
+    sent = [
+        tuple(pair) for pair in got["headers"] if pair[0].startswith(("x-one", "x-two", "x-latin", "cookie"))
+    ]
     # In the order of arrival for each name; Granian puts those of one name together.
     assert sorted(sent, key=lambda pair: pair[0]) == [
         ("cookie", "a=1"),
@@ -138,7 +142,11 @@ async def test_what_the_server_sets_cannot_be_made_up(rig: Rig) -> None:
     }
     answer = await rig.client.get(f"{PREFIX}/hello", headers=made_up)
     got = answer.json()
-    ours = [tuple(pair) for pair in got["headers"] if "6.6.6.6" in pair[1] or pair[0].startswith(("client-ip", "x-nf"))]
+    ours = [
+        tuple(pair)
+        for pair in got["headers"]
+        if "6.6.6.6" in pair[1] or pair[0].startswith(("client-ip", "x-nf"))
+    ]
     assert sorted(ours) == [
         ("client-ip", "127.0.0.1"),
         ("x-forwarded-for", "6.6.6.6"),

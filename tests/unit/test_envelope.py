@@ -1,5 +1,7 @@
 """Envelopes: what goes in comes out; what is none is refused."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,10 +59,8 @@ def test_bytes_that_are_no_envelope_are_refused_in_words(data: bytes) -> None:
 def test_a_cut_envelope_is_refused_or_shorter(invocation: Invocation, data: st.DataObject) -> None:
     whole = encode_invocation(invocation)
     cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
-    try:
+    with suppress(EnvelopeError):
         assert decode_invocation(cut) != invocation
-    except EnvelopeError:
-        pass
 
 
 def test_an_unknown_version_is_not_guessed_at() -> None:

@@ -50,7 +50,12 @@ def test_a_success_at_the_first_attempt() -> None:
     assert record.result == b'{"sent":1}'
     assert (record.started_at, record.finished_at) == (101, 102)
     (attempt,) = record.attempts
-    assert (attempt.outcome, attempt.error, attempt.logs, attempt.runner) == ("succeeded", None, "hello\n", "r1")
+    assert (attempt.outcome, attempt.error, attempt.logs, attempt.runner) == (
+        "succeeded",
+        None,
+        "hello\n",
+        "r1",
+    )
     assert is_settled(record, 1)
 
 

@@ -52,6 +52,4 @@ def noted(count: int) -> Record:
     ],
 )
 def test_verdict(record: Record, attempt: int, deliveries: int, now: float, expected: Verdict) -> None:
-    assert (
-        verdict(record, attempt=attempt, deliveries=deliveries, now=now, waiting_age_s=AGE_S) is expected
-    )
+    assert verdict(record, attempt=attempt, deliveries=deliveries, now=now, waiting_age_s=AGE_S) is expected

@@ -1,1 +1,1 @@
-"""The Python runtime. `zygote.py` and `worker.py` run under the function's interpreter: standard library only."""
+"""The Python runtime. What is in here runs under the function's interpreter: standard library only."""

@@ -18,7 +18,7 @@ import time
 import traceback
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import quarterhour
 
@@ -34,17 +34,24 @@ MIB = 1024 * 1024
 MODULE_NAME = "_quarterhour_function"  # never the file's own name: two functions, or a library, may share it
 
 
-def _sibling(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"_quarterhour_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
+def load(name: str, path: str | Path) -> ModuleType:
+    """Run a file as the module `name`."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        message = f"{path} is no Python file."
+        raise ImportError(message)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[name] = module  # pickle and dataclasses look it up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
-make_event = _sibling("event").make_event
-Context = _sibling("context").Context
+make_event = load("_quarterhour_event", Path(__file__).with_name("event.py")).make_event
+Context = load("_quarterhour_context", Path(__file__).with_name("context.py")).Context
 
 
 class HandlerNotFound(Exception):  # noqa: N818 - shown to authors under this name
@@ -98,7 +105,7 @@ class Worker:
     def run(self, control: dict[str, Any], header: dict[str, Any], body: bytes | None) -> Any:
         """Call the handler with its event and context."""
         if self.module is None:
-            self.module = load_function(self.path)
+            self.module = load(MODULE_NAME, self.path)
         handler = getattr(self.module, "handler", None)
         if not callable(handler):
             message = f"{Path(self.path).name} has no function `handler(event, context)`."
@@ -176,22 +183,6 @@ def split(data: bytes) -> Frame:
     """The header and the body of an envelope."""
     end = 4 + int.from_bytes(data[:4], "big")
     return json.loads(data[4:end]), data[end:]
-
-
-def load_function(path: str) -> ModuleType:
-    """Run the function's file as a module under a private name."""
-    spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
-    if spec is None or spec.loader is None:
-        message = f"{path} is no Python file."
-        raise ImportError(message)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[MODULE_NAME] = module  # pickle and dataclasses look it up
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[MODULE_NAME]
-        raise
-    return module
 
 
 def response_frame(result: Any, body_bytes_max: int) -> Frame:
@@ -297,6 +288,11 @@ def own(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
+def text_stream(descriptor: int) -> TextIO:
+    """A stream that writes line by line, so that what is printed can be followed."""
+    return os.fdopen(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
 def flush() -> None:
     """Push out what was printed, so that it is on its way before the result is."""
     for stream in (sys.stdout, sys.stderr):
@@ -328,10 +324,7 @@ def main(*, channel: int, function: str, path: str, folder: str, memory_mib: int
     time.tzset()
     sys.argv = [function]
     sys.path.insert(0, folder)
-    for name in ("stdout", "stderr"):
-        descriptor = {"stdout": 1, "stderr": 2}[name]
-        stream = open(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115, PTH123
-        setattr(sys, name, stream)
+    sys.stdout, sys.stderr = text_stream(1), text_stream(2)
     limit_resources(memory_mib)
     Worker(channel, path, memory_mib).serve()
     flush()

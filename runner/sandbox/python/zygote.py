@@ -86,13 +86,14 @@ class Guard:
         """Until the runner is gone."""
         while True:
             wait_s = self.enforce(time.clock_gettime(BOOT_CLOCK))
-            sending = [self.control] if self.outbox else []
-            ready, _, _ = select.select([self.control, self.wakeup], sending, [], wait_s)
+            control = self.control.fileno()
+            sending = [control] if self.outbox else []
+            ready, _, _ = select.select([control, self.wakeup], sending, [], wait_s)
             if self.wakeup in ready:
                 os.read(self.wakeup, 4096)
             self.reap()
             self.send()
-            if self.control in ready and not self.receive():
+            if control in ready and not self.receive():
                 break
         self.end()
 
@@ -243,7 +244,7 @@ class Guard:
     def remove(self, folder: str) -> None:
         """Remove a worker's temporary folder; a full one in a process of its own, which takes its time."""
         try:
-            os.rmdir(folder)
+            Path(folder).rmdir()
         except FileNotFoundError:
             return
         except OSError:
@@ -273,7 +274,9 @@ def arrange_descriptors(descriptors: list[int]) -> None:
     channel, output, errors = descriptors
     null = os.open(os.devnull, os.O_RDONLY)
     # Out of the way first: one of them may stand where another is to go.
-    high = [os.dup2(descriptor, 100 + index) for index, descriptor in enumerate((null, output, errors, channel))]
+    high = [
+        os.dup2(descriptor, 100 + index) for index, descriptor in enumerate((null, output, errors, channel))
+    ]
     for target, descriptor in enumerate(high):
         os.dup2(descriptor, target, inheritable=target < 3)
     os.closerange(4, max(os.sysconf("SC_OPEN_MAX"), 1024))

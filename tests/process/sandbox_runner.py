@@ -1,0 +1,28 @@
+"""A runner of nothing but a sandbox, to be killed or stopped: `python sandbox_runner.py FILE LEASE_S`.
+
+It makes one attempt of the handler in FILE, with a lease that nobody renews (0: none), and prints
+what its function prints. Its own end is up to the test.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from quarterhour.clock import SystemClock
+from runner.sandbox.job import Code
+from runner.sandbox.pool import Sandbox
+from tests.process.sandboxes import Bench, settings
+
+
+async def main(path: Path, lease_s: float) -> None:
+    async with Sandbox(
+        settings(), clock=SystemClock(), on_line=lambda line: print(line.text, flush=True)
+    ) as sandbox:
+        print("guard", Bench(sandbox=sandbox, folder=path.parent, lines=[]).guard_pid, flush=True)
+        code = Code(function=path.stem, path=path, folder=path.parent, version="1")
+        bench = Bench(sandbox=sandbox, folder=path.parent, lines=[])
+        await bench.run(code, lease_s=lease_s or None, limit_s=1000)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2])))
