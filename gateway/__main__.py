@@ -1,35 +1,27 @@
-"""`python -m gateway`: one gateway process. Everything that ends it is one sentence and an exit status."""
+"""`python -m gateway`, and `quarterhour gateway`: one gateway process."""
 
 import click
-import uvloop
 
 from gateway.wiring import run
-from quarterhour.errors import QuarterhourError
+from quarterhour.entry import run_process
 from quarterhour.logs import configure_logging
 from quarterhour.settings import GatewaySettings, settings_options
 
 __all__ = ["main"]
 
 
-@click.command(name="gateway")
+@click.command("quarterhour gateway", context_settings={"max_content_width": 100})
 @settings_options(GatewaySettings)
 def main(settings: GatewaySettings) -> None:
-    """Run a gateway: it takes HTTP requests and hands them to runners by way of the broker."""
+    """Take HTTP requests for functions and hand them to runners, by way of the broker.
+
+    Start as many as you like, behind any load balancer; they keep nothing that others would miss.
+
+    \b
+      quarterhour gateway --broker nats://127.0.0.1:4222 --host 0.0.0.0 --port 8888
+    """  # noqa: D301 - the backslash is click's mark of a paragraph to be left as it is
     configure_logging(settings.log_format, process="gateway")
-    try:
-        uvloop.run(run(settings))
-    except QuarterhourError as error:
-        raise click.ClickException(str(error)) from None
-    except BaseExceptionGroup as group:
-        known, unknown = group.split(QuarterhourError)
-        if known is None or unknown is not None:
-            raise
-        raise click.ClickException(str(_first(known))) from None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+    run_process(run(settings))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,8 @@
 """Wiring: one gateway process, from its settings to its end."""
 
 import asyncio
-import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, closing
-from typing import Any
+from contextlib import AsyncExitStack, closing
 
 import structlog
 
@@ -14,7 +11,7 @@ from gateway.server import bind, load_server, serve
 from quarterhour.broker import Broker, BrokerOptions, connect_patiently
 from quarterhour.clock import SystemClock
 from quarterhour.errors import BrokerUnavailable
-from quarterhour.processes import parent_gone
+from quarterhour.processes import background, end_with_parent, stop_on_signals
 from quarterhour.settings import GatewaySettings
 
 __all__ = ["run"]
@@ -25,17 +22,15 @@ log = structlog.get_logger()
 
 
 async def run(settings: GatewaySettings) -> None:
-    """Run a gateway until SIGTERM, SIGINT or the end of its parent.
+    """Run a gateway until SIGTERM or SIGINT.
 
-    Raises `SettingsError`, and `BrokerError` when the broker cannot be used or is lost for good.
+    Raises `QuarterhourError`: a setting is wrong, the broker cannot be used or is lost for good, or its
+    parent is gone.
     """
     load_server(settings)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     with closing(bind(settings.host, settings.port)) as listener:
-        async with _background(_stop_with_parent(stop)), AsyncExitStack() as stack:
+        async with background(end_with_parent(stop)), AsyncExitStack() as stack:
             broker = await _connect(settings, stack, stop)
             if broker is not None:
                 await _serve(settings, broker, listener, stop)
@@ -52,7 +47,7 @@ async def _connect(settings: GatewaySettings, stack: AsyncExitStack, stop: async
         clock=SystemClock(),
     )
     try:
-        async with asyncio.timeout(None) as timer, _background(_expire(timer, stop)):
+        async with asyncio.timeout(None) as timer, background(_expire(timer, stop)):
             return await stack.enter_async_context(connect_patiently(options))
     except TimeoutError:
         return None
@@ -65,30 +60,15 @@ async def _serve(
         log.warning("broker", text=warning)
     host, port = listener.getsockname()[:2]
     gateway = Gateway(settings, broker, SystemClock(), stop)
-    async with _background(*gateway.tasks(), _end_when_lost(broker)):
+    async with background(*gateway.tasks(), _end_when_lost(broker)):
         log.info("gateway_started", host=host, port=port, server=settings.server)
         finish_s = settings.synchronous_limit_s + FINISH_MARGIN_S
         await serve(gateway.app, listener, settings, stop, finish_s=finish_s)
 
 
-@asynccontextmanager
-async def _background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run the coroutines while this is entered; an error in one of them ends the whole."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(coroutine) for coroutine in coroutines]
-        yield
-        for task in tasks:
-            task.cancel()
-
-
 async def _expire(timer: asyncio.Timeout, stop: asyncio.Event) -> None:
     await stop.wait()
     timer.reschedule(asyncio.get_running_loop().time())
-
-
-async def _stop_with_parent(stop: asyncio.Event) -> None:
-    await parent_gone()
-    stop.set()
 
 
 async def _end_when_lost(broker: Broker) -> None:

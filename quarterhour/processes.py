@@ -1,4 +1,4 @@
-"""What a child process knows of its parent: whether it is still there.
+"""What our processes have in common: how they end, and what they know of their parent.
 
 A parent gives each child the reading end of a pipe and keeps the writing end to itself. Nothing is
 ever written; the end of the pipe means that the parent is gone, however it went. That works on every
@@ -7,10 +7,53 @@ Unix, needs no polling and cannot mistake another process for the parent.
 
 import asyncio
 import os
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
-__all__ = ["LIFELINE", "parent_gone"]
+from quarterhour.errors import QuarterhourError
+
+__all__ = ["LIFELINE", "ParentGone", "background", "end_with_parent", "parent_gone", "stop_on_signals"]
 
 LIFELINE = "QUARTERHOUR_LIFELINE"
+
+
+class ParentGone(QuarterhourError):  # noqa: N818 - a state of affairs
+    """Whoever started this process is gone: it ends at once, as if it had been killed too."""
+
+    code = "parent_gone"
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set: the process is to end in good order."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+@asynccontextmanager
+async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run the coroutines while this is entered; an error in one of them ends the whole."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(coroutine) for coroutine in coroutines]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+async def end_with_parent(stop: asyncio.Event) -> None:
+    """Raise `ParentGone` when the parent that gave this process a lifeline is gone.
+
+    `stop` is set as well: the cancellation that the error brings can get lost on its way, in a
+    library's `wait_for` that is done in the same moment.
+    """
+    await parent_gone()
+    stop.set()
+    message = "The process that started this one is gone, so it ends too."
+    raise ParentGone(message)
 
 
 async def parent_gone() -> None:

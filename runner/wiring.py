@@ -2,10 +2,8 @@
 
 import asyncio
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -16,7 +14,7 @@ from quarterhour.clock import Clock, SystemClock
 from quarterhour.errors import BrokerUnavailable
 from quarterhour.function import Manifest
 from quarterhour.ids import new_process_name
-from quarterhour.processes import parent_gone
+from quarterhour.processes import background, end_with_parent, stop_on_signals
 from quarterhour.settings import RunnerSettings
 from runner.attempt import Attempts
 from runner.catalog import Catalog, Entry, load_catalog
@@ -93,9 +91,9 @@ class Runner:
         )
         self._metrics_address = f"{self._settings.advertise or self._settings.metrics_host}:{port}"
         try:
-            async with self._tasks, _background(self._leases.keep(), self._look_after()):
+            async with self._tasks, background(self._leases.keep(), self._look_after()):
                 await self._start(catalog)
-                async with _background(self._puller.listen(), self._puller.run()):
+                async with background(self._puller.listen(), self._puller.run()):
                     await stop.wait()
                 await self._drain()
         finally:
@@ -177,16 +175,6 @@ class Runner:
         log.info("drained", runner=self.name)
 
 
-@asynccontextmanager
-async def _background(*coroutines: "asyncio._CoroutineLike[None]") -> AsyncIterator[None]:
-    """Run the coroutines while this is entered; an error in one of them ends the whole."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(coroutine) for coroutine in coroutines]
-        yield
-        for task in tasks:
-            task.cancel()
-
-
 def _worker_environment(settings: RunnerSettings) -> dict[str, str]:
     names = (*INHERITED, *settings.function_environment)
     return {name: os.environ[name] for name in names if name in os.environ}
@@ -203,7 +191,10 @@ def _print_line(line: LogLine) -> None:
 
 
 async def run(settings: RunnerSettings) -> None:
-    """Run one runner until SIGTERM, SIGINT or the end of its parent; raises when the broker is lost."""
+    """Run one runner until SIGTERM or SIGINT.
+
+    Raises `QuarterhourError`: a setting is wrong, the broker is lost for good, or its parent is gone.
+    """
     clock = SystemClock()
     catalog = load_catalog(
         settings.functions,
@@ -227,22 +218,15 @@ async def run(settings: RunnerSettings) -> None:
         response_bytes_max=settings.response_bytes_max,
     )
     metrics = Metrics(slots=settings.slots)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     async with (
         connect_patiently(options) as broker,
         Sandbox(sandbox_settings, clock=clock, on_line=_print_line) as sandbox,
-        _background(_stop_with_parent(stop), _end_when_lost(broker)),
+        background(end_with_parent(stop), _end_when_lost(broker)),
     ):
         for warning in broker.warnings:
             log.warning("broker", text=warning)
         await Runner(settings, broker, sandbox, metrics, clock).run(catalog, stop)
-
-
-async def _stop_with_parent(stop: asyncio.Event) -> None:
-    await parent_gone()
-    stop.set()
 
 
 async def _end_when_lost(broker: Broker) -> None:

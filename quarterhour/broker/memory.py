@@ -118,12 +118,17 @@ class MemoryBroker:
             if not reply.done():
                 reply.set_result(decode_reply(_reply_bytes(value)))
 
-        self._calls.add(reply)
-        try:
+        def deliver() -> None:
             try:
-                take(decode_invocation(envelope), envelope, answer)
-            except UnknownVersion:
-                await answer(Refused(reason=Refusal.NOT_SERVED))
+                call = decode_invocation(envelope)
+            except EnvelopeError:
+                reply.set_result(Refused(reason=Refusal.NOT_SERVED))
+            else:
+                take(call, envelope, answer)
+
+        self._calls.add(reply)
+        asyncio.get_running_loop().call_soon(deliver)
+        try:
             return await reply
         finally:
             self._calls.discard(reply)

@@ -58,6 +58,9 @@ class Attempt:
         if self._stopped:
             sandbox.give_back(worker)
             raise AttemptLost(reason="stopped")
+        if self._leased_until is not None and self._leased_until <= sandbox.clock.boot():
+            sandbox.give_back(worker)  # it waited for its worker for too long: another runner may have it
+            raise AttemptLost(reason="lease")
         started_at = self.started_at = sandbox.clock.now()
         try:
             end = await self._start(worker)

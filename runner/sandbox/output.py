@@ -33,12 +33,29 @@ class Output:
             self._loop.add_reader(pipe, self._read, pipe)
 
     def begin(self, on_line: OnLine) -> None:
-        """An attempt starts: what comes from now on is its own."""
+        """An attempt starts: what comes from now on is its own; what came while nothing ran is nobody's."""
         self._on_line = on_line
         self._shown = 0
+        self._forget()
+        self._rests = dict.fromkeys(self._pipes, b"")
 
     def end(self) -> str:
         """The attempt has ended: read what is left, and return its last lines."""
+        self._drain()
+        self._on_line = None
+        text = "".join(self._tail)
+        self._forget()
+        return text
+
+    def close(self) -> None:
+        """Let go of the pipes. What they hold is read first: the last lines of a crash say most."""
+        self._drain()
+        for pipe in self._pipes:
+            self._loop.remove_reader(pipe)
+            os.close(pipe)
+        self._pipes = {}
+
+    def _drain(self) -> None:
         for pipe, stream in self._pipes.items():
             for _ in range(DRAIN_READS_MAX):
                 if not self._read(pipe):
@@ -46,18 +63,10 @@ class Output:
             rest, self._rests[pipe] = self._rests[pipe], b""
             if rest:
                 self._line(stream, rest)
-        self._on_line = None
-        text = "".join(self._tail)
+
+    def _forget(self) -> None:
         self._tail.clear()
         self._tail_bytes = 0
-        return text
-
-    def close(self) -> None:
-        """Let go of the pipes."""
-        for pipe in self._pipes:
-            self._loop.remove_reader(pipe)
-            os.close(pipe)
-        self._pipes = {}
 
     def _read(self, pipe: int) -> bool:
         """Read once; whether there may be more."""
@@ -72,23 +81,30 @@ class Output:
         stream = self._pipes[pipe]
         for line in lines:
             self._line(stream, line)
-        while len(rest) >= LINE_BYTES_MAX:
-            self._line(stream, rest[:LINE_BYTES_MAX])
-            rest = rest[LINE_BYTES_MAX:]
+        while len(rest) > LINE_BYTES_MAX:
+            end = _end_of_piece(rest)
+            self._line(stream, rest[:end])
+            rest = rest[end:]
         self._rests[pipe] = rest
         return True
 
     def _line(self, stream: str, line: bytes) -> None:
-        for start in range(0, len(line) or 1, LINE_BYTES_MAX):
-            text = line[start : start + LINE_BYTES_MAX].decode("utf-8", "replace")
-            self._keep(text)
-            self._show(stream, text)
+        while len(line) > LINE_BYTES_MAX:
+            end = _end_of_piece(line)
+            self._piece(stream, line[:end])
+            line = line[end:]
+        self._piece(stream, line)
+
+    def _piece(self, stream: str, piece: bytes) -> None:
+        text = piece.decode("utf-8", "replace")
+        self._keep(f"{text}\n")
+        self._show(stream, text)
 
     def _keep(self, text: str) -> None:
-        self._tail.append(f"{text}\n")
-        self._tail_bytes += len(text) + 1
+        self._tail.append(text)
+        self._tail_bytes += _size_bytes(text)
         while self._tail_bytes > LOGS_BYTES_MAX:
-            self._tail_bytes -= len(self._tail.popleft())
+            self._tail_bytes -= _size_bytes(self._tail.popleft())
 
     def _show(self, stream: str, text: str) -> None:
         self._shown += 1
@@ -97,3 +113,15 @@ class Output:
         self._on_line(stream, text)
         if self._shown == LINES_SHOWN_MAX:
             self._on_line(stream, f"(more than {LINES_SHOWN_MAX} lines: the rest is not shown)")
+
+
+def _end_of_piece(line: bytes) -> int:
+    """Where to cut a line that is too long: not within a character of UTF-8, which has up to 4 bytes."""
+    end = LINE_BYTES_MAX
+    while end > LINE_BYTES_MAX - 4 and line[end] & 0xC0 == 0x80:
+        end -= 1
+    return end
+
+
+def _size_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

@@ -75,8 +75,8 @@ class Sandbox:
             self._sweeper.cancel()
         if self._guard is not None:
             await self._guard.close()
-        for worker in self._workers.values():
-            worker.close()
+        for worker in list(self._workers.values()):
+            self._ended(worker, Exit(status=0, killed="guard"))
         self.table.close()
 
     def attempt(self, job: Job) -> Attempt:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import pytest
@@ -116,14 +116,15 @@ async def test_an_open_connection(broker: Broker) -> None:
         await asyncio.wait_for(broker.lost(), 0.05)
 
 
-async def test_what_the_body_raises_comes_out_as_it_is(world: World) -> None:
-    async with world.stack:
-        await world.connect()
-        with pytest.raises(KeyError, match="mine"):
-            async with world.stack.__class__() as stack:
-                inner = World(url=world.url, stack=stack)
-                await inner.connect()
-                raise KeyError("mine")  # noqa: EM101 - this very object is what is tested
+async def test_what_is_raised_while_connected_comes_out_as_it_is(world: World) -> None:
+    async def use() -> None:
+        async with AsyncExitStack() as stack:
+            await World(url=world.url, stack=stack).connect()
+            message = "mine"
+            raise KeyError(message)
+
+    with pytest.raises(KeyError, match="mine"):
+        await use()
 
 
 Use = Callable[[Broker, str], Coroutine[Any, Any, object]]

@@ -134,12 +134,12 @@ async def test_tending_rings_for_what_waits_or_is_leased(world: World) -> None:
         await gateway.enqueue(invocation())
         await hear(bells, {"report"})
         await asyncio.sleep(0.2)  # the ring of the accept is over
-        waiting = asyncio.create_task(anext(bells))
+        waiting = asyncio.ensure_future(anext(bells))
         await asyncio.sleep(0)
         await gateway.tend(["report", "idle"])
         assert await asyncio.wait_for(waiting, 5) == {"report"}
         await pulled(runner)
-        leased = asyncio.create_task(anext(bells))
+        leased = asyncio.ensure_future(anext(bells))
         await asyncio.sleep(0)
         await gateway.tend(["report", "idle"])
         assert await asyncio.wait_for(leased, 5) == {"report"}

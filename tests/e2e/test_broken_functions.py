@@ -1,5 +1,6 @@
 """Functions that are wrong in themselves: each says why, wherever one meets it, and harms no other."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -99,11 +100,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_file_that_leaves_everything_in_doubt_ends_the_runner_with_a_sentence(case: str, tmp_path: Path) -> None:
+async def test_a_file_that_leaves_everything_in_doubt_ends_the_runner(case: str, tmp_path: Path) -> None:
     text, parts = REFUSED[case]
     (tmp_path / "functions").mkdir()
     (tmp_path / "quarterhour.toml").write_text(text)
-    done = subprocess.run(
+    done = await asyncio.to_thread(
+        subprocess.run,
         [sys.executable, "-m", "quarterhour", "runner", "--broker", "nats://127.0.0.1:1"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"},

@@ -14,13 +14,16 @@ from runner.sandbox.pool import Sandbox
 from tests.process.sandboxes import Bench, settings
 
 
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 async def main(path: Path, lease_s: float) -> None:
-    async with Sandbox(
-        settings(), clock=SystemClock(), on_line=lambda line: print(line.text, flush=True)
-    ) as sandbox:
-        print("guard", Bench(sandbox=sandbox, folder=path.parent, lines=[]).guard_pid, flush=True)
-        code = Code(function=path.stem, path=path, folder=path.parent, version="1")
+    async with Sandbox(settings(), clock=SystemClock(), on_line=lambda line: say(line.text)) as sandbox:
         bench = Bench(sandbox=sandbox, folder=path.parent, lines=[])
+        say(f"guard {bench.guard_pid}")
+        code = Code(function=path.stem, path=path, folder=path.parent, version="1")
         await bench.run(code, lease_s=lease_s or None, limit_s=1000)
 
 

@@ -139,7 +139,7 @@ async def test_it_ends_with_its_parent() -> None:
     await asyncio.wait_for(process.stderr.readline(), 20)
     os.close(writing)
     await asyncio.wait_for(process.communicate(), 10)
-    assert process.returncode == 0
+    assert process.returncode == 1
 
 
 async def test_what_is_under_way_finishes_after_the_stop(server: Server) -> None:

@@ -51,8 +51,14 @@ async def test_a_killed_guard_loses_its_attempts_and_another_takes_over(bench: B
         assert lost.value.reason == "guard"
     assert response(await bench.run(OK)).status == 200
     assert bench.guard_pid != first
-    pids = [int(line.text.split()[1]) for line in bench.lines]
-    await eventually(lambda: not any(map(alive, pids)), what="what the first guard guarded was gone")
+    pids: dict[str, list[int]] = {label: [] for label in LABELS}
+    for line in bench.lines:
+        label, number = line.text.split()
+        pids[label].append(int(number))
+    guarded = pids["worker"] + pids["child"]
+    await eventually(lambda: not any(map(alive, guarded)), what="what the first guard guarded was gone")
+    for pid in pids["daemon"]:
+        os.kill(pid, signal.SIGKILL)  # who left every group is found by a guard only, and that is dead
 
 
 async def test_a_guard_killed_while_nothing_runs_is_replaced(bench: Bench) -> None:
@@ -74,18 +80,16 @@ async def test_many_attempts_at_once_survive_the_change_of_guards(bench: Bench) 
     assert response(await bench.run(OK)).status == 200
 
 
-async def test_a_stopped_guard_does_not_keep_the_sandbox_from_ending(bench: Bench) -> None:
-    os.kill(bench.guard_pid, signal.SIGSTOP)  # leaving the bench kills it, and waits for its workers' end
-
-
 class RunnerProcess:
     """The process of sandbox_runner.py, and what its function has printed."""
 
     def __init__(self, folder: Path, lease_s: float) -> None:
         path = folder / "stay.py"
         path.write_text(STAY)
-        command = [sys.executable, Path(__file__).with_name("sandbox_runner.py"), path, str(lease_s)]
+        program = Path(__file__).with_name("sandbox_runner.py")
+        command = [sys.executable, str(program), str(path), str(lease_s)]
         self.output = folder / "output"
+        self.seen: set[int] = set()
         with self.output.open("wb") as output:
             environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
             self.process = subprocess.Popen(command, stdout=output, env=environment)
@@ -97,7 +101,9 @@ class RunnerProcess:
             lines = [line.split() for line in self.output.read_text().splitlines()]
             return next((words[1] for words in lines if words[0] == label), None)
 
-        return int(eventually_sync(found, what=f"a line {label!r} was there") or 0)
+        pid = int(eventually_sync(found, what=f"a line {label!r} was there") or 0)
+        self.seen.add(pid)
+        return pid
 
 
 @contextmanager
@@ -109,9 +115,8 @@ def runner_process(folder: Path, lease_s: float = 0.0) -> Iterator[RunnerProcess
         finally:
             runner.process.kill()
             runner.process.wait()
-            for pid in [runner.pid(label) for label in ("guard", *LABELS)]:
-                if pid in descendants(os.getpid()):
-                    os.kill(pid, signal.SIGKILL)
+            for pid in runner.seen & descendants(os.getpid()):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_when_the_runner_is_killed_nothing_of_its_sandbox_is_left(tmp_path: Path) -> None:
@@ -144,6 +149,8 @@ def test_a_stopped_runners_attempts_end_with_their_lease(tmp_path: Path) -> None
 def test_when_runner_and_guard_are_killed_together_the_workers_end(tmp_path: Path) -> None:
     with runner_process(tmp_path) as runner:
         worker = runner.pid("worker")
+        for label in LABELS:
+            runner.pid(label)  # so that they are ended with the test
         runner.process.send_signal(signal.SIGSTOP)
         os.kill(runner.pid("guard"), signal.SIGKILL)
         runner.process.kill()

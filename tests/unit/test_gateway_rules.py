@@ -1,6 +1,7 @@
 """The gateway's pure rules: admission, problems, names, client addresses, the shapes of the API."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from quarterhour.outcome import Response, Succeeded
 from quarterhour.record import Record
 from quarterhour.retry import RetryPolicy
 
-TRUSTED = networks().read("10.0.0.0/8,::1", None)  # type: ignore[arg-type]
+TRUSTED = networks().read("10.0.0.0/8,::1", Path())
 
 
 def manifest(*, background: bool = False) -> Manifest:

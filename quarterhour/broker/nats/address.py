@@ -28,7 +28,7 @@ def parse_address(url: str) -> Address:
     After the `?` of any of them: `replicas=N` (how many servers keep each message; 1, 3 or 5) and
     `sync_interval=always` (the servers are known to be set so).
     """
-    parts = [_split(one) for one in url.split(",") if one.strip()]
+    parts = [_split(one) for one in url.strip().removesuffix(",").split(",")]
     said = dict(pair for part in parts for pair in parse_qsl(part.query, keep_blank_values=True))
     replicas, sync = said.pop("replicas", None), said.pop("sync_interval", None)
     if said or replicas not in {None, "1", "3", "5"} or sync not in {None, "always"}:

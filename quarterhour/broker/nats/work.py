@@ -111,20 +111,19 @@ class Work:
     async def _request(self, function: str, count: int) -> bytes | None:
         """What to ask of the server; None if nothing can be there.
 
-        Without `expires` the server says at once that nothing waits. But where the function is at
-        its limit it says nothing until a place is free, and would keep the request for ever; with
-        `expires` it waits that long even if the queue is empty. So for a function with a limit the
-        queue is looked at first.
+        `no_wait` ends the pull as soon as it has brought something and no more waits. If nothing
+        waits at first, it ends after `expires`, which must not be missing: the server acknowledges a
+        message a moment before its queue sees it, and where a function is at its limit the pull
+        would stay open for ever. A function at its limit is worth waiting for, an empty queue is not.
         """
-        request = {"batch": count, "no_wait": True}
-        if function in self._limits and self._limits[function] is None:
-            return orjson.dumps(request)
-        backlog = await self._stream.backlog(function)
-        if backlog is None or not (backlog.pending or backlog.unacknowledged):
-            return None
-        # If none is pending, another runner has them all, or one that was handed back waits.
-        expires_s = self._patience_s if backlog.pending else GLANCE_S
-        return orjson.dumps(request | {"expires": round(expires_s * NS)})
+        expires_s = GLANCE_S
+        if self._limits.get(function, 1) is not None:
+            backlog = await self._stream.backlog(function)
+            if backlog is None or not (backlog.pending or backlog.unacknowledged):
+                return None
+            if backlog.pending and backlog.unacknowledged >= backlog.limit:
+                expires_s = self._patience_s
+        return orjson.dumps({"batch": count, "no_wait": True, "expires": round(expires_s * NS)})
 
     async def _next(self, queue: asyncio.Queue[Msg | None]) -> Msg | None:
         """The next delivery of a pull, None at its end."""

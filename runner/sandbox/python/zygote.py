@@ -213,6 +213,8 @@ class Guard:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Left ignored, it would be ignored by every program that a function starts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self.moments.release()
         self.table.close()
         arrange_descriptors(descriptors)

@@ -1,0 +1,55 @@
+"""Looking into a NATS server past the adapter, for tests of what only NATS does."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import nats
+import orjson
+from nats.aio.client import Client
+
+__all__ = ["Inside", "look_inside"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """JetStream's own view of a namespace."""
+
+    client: Client
+    namespace: str
+
+    async def api(self, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        payload = orjson.dumps(body) if body is not None else b""
+        answer: dict[str, Any] = orjson.loads((await self.client.request(f"$JS.API.{name}", payload)).data)
+        assert "error" not in answer, answer
+        return answer
+
+    async def count(self, subjects: str = ">") -> int:
+        body = {"subjects_filter": f"{self.namespace}.{subjects}"}
+        state = (await self.api(f"STREAM.INFO.{self.namespace}", body))["state"]
+        return len(state.get("subjects") or {})
+
+    async def queue(self, function: str = "report") -> dict[str, Any]:
+        return await self.api(f"CONSUMER.INFO.{self.namespace}.fn-{function}")
+
+    async def message(self, subject: str) -> tuple[dict[str, str], bytes]:
+        """Headers and payload of what lies at a subject."""
+        name = f"$JS.API.DIRECT.GET.{self.namespace}.{self.namespace}.{subject}"
+        found = await self.client.request(name)
+        return found.headers or {}, found.data
+
+    async def put(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None:
+        """Store a message the way a stranger would."""
+        answer = await self.client.request(f"{self.namespace}.{subject}", payload, headers=headers)
+        assert b"error" not in answer.data, answer.data
+
+
+@asynccontextmanager
+async def look_inside(url: str, namespace: str) -> AsyncIterator[Inside]:
+    """A view into the namespace at `url`."""
+    client = await nats.connect(url)
+    try:
+        yield Inside(client=client, namespace=namespace)
+    finally:
+        await client.close()

@@ -1,0 +1,204 @@
+"""Connecting to NATS: servers that will not do, servers that are not there, addresses that are none."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from quarterhour.broker import BrokerOptions
+from quarterhour.broker.nats.address import parse_address
+from quarterhour.broker.nats.broker import connect
+from quarterhour.errors import BrokerUnavailable, BrokerUnsuitable, SettingsError
+from tests.broker.nats_inside import look_inside
+from tests.broker.worlds import World, invocation, manifest, pulled
+from tests.nats_server import NatsServer, free_port
+
+
+async def refused(url: str, **options: str) -> str:
+    """What is said when `url` will not do."""
+    with pytest.raises((BrokerUnavailable, BrokerUnsuitable)) as caught:
+        async with connect(BrokerOptions(url=url, name="x", **options)):  # type: ignore[arg-type]
+            pass
+    return f"{type(caught.value).__name__}: {caught.value}"
+
+
+async def test_a_server_without_jetstream(tmp_path: Path) -> None:
+    with NatsServer(tmp_path, jetstream=False) as server:
+        said = await refused(server.url)
+    assert said.startswith("BrokerUnsuitable")
+    assert "jetstream {}" in said
+
+
+@pytest.fixture
+async def old_server() -> AsyncIterator[int]:
+    """As much of a NATS server of old as it takes to be asked for its version."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        info = {"server_id": "x", "version": "2.11.9", "max_payload": 1048576, "headers": True}
+        writer.write(b"INFO " + json.dumps(info).encode() + b"\r\n")
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+            if line.startswith(b"PUB"):  # the adapter's message to itself
+                subject = line.split()[1].decode()
+                await reader.readline()
+                writer.write(f"MSG {subject} 1 0\r\n\r\n".encode())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def test_a_server_that_is_too_old(old_server: int) -> None:
+    said = await refused(f"nats://127.0.0.1:{old_server}")
+    assert said.startswith("BrokerUnsuitable")
+    assert "is 2.11" in said
+    assert "2.12" in said
+
+
+async def test_nobody_is_there() -> None:
+    started = time.monotonic()
+    port = free_port()
+    said = await refused(f"nats://somebody:secret-word@127.0.0.1:{port}")
+    assert time.monotonic() - started < 2.0
+    assert said.startswith("BrokerUnavailable")
+    assert f"127.0.0.1:{port}" in said
+    assert "--broker" in said
+    assert "secret-word" not in said
+
+
+async def test_somebody_is_there_who_says_nothing() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        started = time.monotonic()
+        said = await refused(f"nats://127.0.0.1:{silent.sockets[0].getsockname()[1]}")
+        assert said.startswith("BrokerUnavailable")
+        assert time.monotonic() - started < 4.5
+    finally:
+        silent.close()
+
+
+async def test_the_password_is_wrong(tmp_path: Path) -> None:
+    with NatsServer(tmp_path, user="somebody", password="right-word") as server:
+        url = server.url.replace("right-word", "secret-word")
+        started = time.monotonic()
+        said = await refused(url)
+        assert time.monotonic() - started < 2.0
+        async with connect(BrokerOptions(url=server.url, name="x")) as broker:
+            assert broker.connected
+    assert said.startswith("BrokerUnavailable")
+    assert "password" in said
+    assert "secret-word" not in said
+
+
+async def test_one_of_several_servers_is_enough(nats: NatsServer) -> None:
+    world = World(url="", stack=AsyncExitStack())
+    url = f"nats://127.0.0.1:{free_port()},{nats.url}"
+    async with connect(BrokerOptions(url=url, name="x", namespace=world.namespace)) as broker:
+        assert broker.connected
+
+
+async def test_many_processes_start_at_the_same_time(nats_world: World) -> None:
+    brokers = await asyncio.gather(*(nats_world.connect(str(number)) for number in range(12)))
+    await asyncio.gather(*(broker.prepare([manifest()]) for broker in brokers))
+    await brokers[0].enqueue(invocation())
+    assert len(await pulled(brokers[-1])) == 1
+
+
+async def test_a_stream_of_an_earlier_version_is_brought_up_to_date(nats_world: World) -> None:
+    namespace = nats_world.namespace
+    async with look_inside(nats_world.url, namespace) as inside:
+        earlier = {"name": namespace, "subjects": [f"{namespace}.q.>"], "max_msgs_per_subject": 1}
+        await inside.api(f"STREAM.CREATE.{namespace}", earlier | {"description": "mine"})
+        await inside.put("q.kept.x.1", b"")
+        await nats_world.connect()
+        info = await inside.api(f"STREAM.INFO.{namespace}")
+    assert info["config"]["allow_atomic"]
+    assert info["config"]["allow_msg_schedules"]
+    assert info["config"]["max_consumers"] == 5000
+    assert info["config"]["description"] == "mine"
+    assert info["state"]["messages"] == 1
+
+
+async def test_a_stream_that_cannot_be_ours_is_left_alone(nats_world: World) -> None:
+    namespace = nats_world.namespace
+    async with look_inside(nats_world.url, namespace) as inside:
+        await inside.api(
+            f"STREAM.CREATE.{namespace}",
+            {
+                "name": namespace,
+                "subjects": [f"{namespace}.q.>"],
+                "retention": "workqueue",
+                "storage": "memory",
+            },
+        )
+        said = await refused(nats_world.url, namespace=namespace)
+        info = await inside.api(f"STREAM.INFO.{namespace}")
+    assert said.startswith("BrokerUnsuitable")
+    assert info["config"]["retention"] == "workqueue"
+
+
+async def test_namespaces_do_not_see_each_other(nats: NatsServer) -> None:
+    async with AsyncExitStack() as stack:
+        one, other = World(url=nats.url, stack=stack), World(url=nats.url, stack=stack)
+        mine, theirs = await one.connect(), await other.connect()
+        await mine.announce([manifest()])
+        await theirs.prepare([manifest()])
+        await mine.enqueue(invocation())
+        assert await theirs.functions() == {}
+        assert await pulled(theirs) == []
+
+
+@pytest.mark.parametrize("namespace", ["", "a.b", "*", ">", "a b", "x" * 65, "a\n"])
+async def test_a_namespace_that_is_none(namespace: str) -> None:
+    with pytest.raises(SettingsError, match="namespace"):
+        async with connect(BrokerOptions(url="nats://127.0.0.1:1", name="x", namespace=namespace)):
+            pass
+
+
+async def test_what_is_warned_about(tmp_path: Path) -> None:
+    with NatsServer(tmp_path, max_payload=1024 * 1024) as server:
+        async with connect(BrokerOptions(url=server.url, name="x")) as broker:
+            sync, payload = broker.warnings
+            assert broker.body_bytes_max == 1024 * 1024 - 1024 - 256 * 1024
+        async with connect(BrokerOptions(url=f"{server.url}?sync_interval=always", name="x")) as broker:
+            assert broker.warnings == (payload,)
+    assert "sync_interval: always" in sync
+    assert "max_payload" in payload
+
+
+def test_addresses() -> None:
+    address = parse_address("nats://u:p@one:4222, tls://two:4223?replicas=3&sync_interval=always")
+    assert address.servers == ("nats://u:p@one:4222", "tls://two:4223")
+    assert address.place == "one:4222, two:4223"
+    assert (address.replicas, address.always_synced) == (3, True)
+    assert parse_address("nats://one,").servers == ("nats://one",)
+    assert parse_address("nats://one").replicas is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "nats://",
+        "http://one",
+        "nats://u:secret-word@one:port",
+        "nats://one?replicas=2",
+        "nats://one?replica=3",
+        "nats://one?sync_interval=2m",
+        ",",
+    ],
+)
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_address(url)
+    assert "secret-word" not in str(caught.value)

@@ -1,0 +1,254 @@
+"""A NATS server that is killed, started again or hangs: nothing accepted is lost, nobody waits for ever."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quarterhour.broker import Broker
+from quarterhour.broker.port import ANSWER_S, Beat
+from quarterhour.errors import BrokerUnavailable
+from tests.broker.worlds import World, complete, invocation, manifest, pulled, retry
+from tests.nats_server import NatsServer
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    with NatsServer(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+async def own(server: NatsServer) -> AsyncIterator[World]:
+    async with AsyncExitStack() as stack:
+        yield World(url=server.url, stack=stack)
+
+
+async def kill(server: NatsServer, *brokers: Broker) -> None:
+    """SIGKILL, and wait until these have noticed."""
+    server.kill()
+    await eventually(
+        lambda: not any(broker.connected for broker in brokers), deadline_s=5, what="they see it is away"
+    )
+
+
+async def start(server: NatsServer, *brokers: Broker) -> None:
+    """Start it, and wait until these are connected again."""
+    server.start()
+    await eventually(
+        lambda: all(broker.connected for broker in brokers), deadline_s=10, what="they are connected again"
+    )
+
+
+async def fails_at_once(broker: Broker) -> None:
+    """Every operation is refused now, and soon."""
+    sent = invocation()
+    started = time.monotonic()
+    for operation in (
+        broker.enqueue(sent),
+        broker.tend(["report"]),
+        pulled(broker),
+        broker.status(sent.id),
+        broker.read("report", sent.id),
+        broker.functions(),
+        broker.announce([manifest()]),
+        broker.call("runner", sent),
+        broker.beat(Beat(runner="r", functions=(), slots=0)),
+        broker.who_runs(sent.id),
+    ):
+        with pytest.raises(BrokerUnavailable):
+            await operation
+    assert time.monotonic() - started < 1.0
+
+
+async def test_a_killed_server_loses_nothing_that_was_accepted(own: World, server: NatsServer) -> None:
+    broker = await own.connect(lease_s=30)
+    await broker.prepare([manifest()])
+    accepted: set[str] = set()
+
+    async def accept() -> None:
+        while True:
+            sent = invocation()
+            try:
+                await broker.enqueue(sent)
+            except BrokerUnavailable:
+                return
+            accepted.add(sent.id)
+
+    accepting = [asyncio.create_task(accept()) for _ in range(32)]
+    await eventually(lambda: len(accepted) > 500, what="500 are accepted")
+    server.kill()
+    await asyncio.wait_for(asyncio.gather(*accepting), ANSWER_S + 1)
+    assert not broker.connected
+    await fails_at_once(broker)
+
+    await start(server, broker)
+    delivered: set[str] = set()
+
+    async def all_there() -> bool:
+        delivered.update(delivery.invocation.id for delivery in await pulled(broker, 500))
+        return accepted <= delivered
+
+    await eventually(all_there, deadline_s=20, what="all that was accepted is delivered")
+
+
+async def test_settling_while_the_server_is_killed_is_all_or_nothing(own: World, server: NatsServer) -> None:
+    broker = await own.connect(lease_s=30)
+    await broker.prepare([manifest()])
+    await asyncio.gather(*(broker.enqueue(invocation()) for _ in range(200)))
+    settlements = [retry(delivery, after_s=0.0) for delivery in await pulled(broker, 200)]
+    done = 0
+
+    async def settle(number: int) -> None:
+        nonlocal done
+        await asyncio.sleep(number * 0.002)
+        while True:
+            try:
+                await broker.settle(settlements[number])
+            except BrokerUnavailable:
+                await asyncio.sleep(0.05)
+            else:
+                done += 1
+                return
+
+    settling = [asyncio.create_task(settle(number)) for number in range(200)]
+    await eventually(lambda: done > 60, what="some are settled")
+    server.kill()
+    server.start()
+    await asyncio.wait_for(asyncio.gather(*settling), 20)
+    retries: set[str] = set()
+
+    async def all_retried() -> bool:
+        for delivery in await pulled(broker, 400):
+            if delivery.invocation.attempt == 2:
+                assert delivery.number > 1 or delivery.invocation.id not in retries, "it was stored twice"
+                retries.add(delivery.invocation.id)
+        return len(retries) == 200
+
+    await eventually(all_retried, deadline_s=10, what="each has its one retry")
+
+
+async def test_deliveries_after_a_reconnection_are_doubtful_for_one_lease(
+    own: World, server: NatsServer
+) -> None:
+    broker = await own.connect(lease_s=1.5)
+    await broker.prepare([manifest()])
+    for _ in range(3):
+        await broker.enqueue(invocation())
+    [first] = await pulled(broker, 1)
+    assert not first.doubtful
+    await kill(server, broker)
+    await start(server, broker)
+    [second] = await eventually(lambda: pulled(broker, 1), what="something is delivered")
+    assert second.doubtful
+
+    async def sure() -> bool:
+        return any(not delivery.doubtful for delivery in await pulled(broker))
+
+    await eventually(sure, deadline_s=10, what="deliveries are no longer doubtful")
+
+
+async def test_what_is_under_way_is_told_when_the_server_goes(own: World, server: NatsServer) -> None:
+    runner, gateway = await own.connect("runner"), await own.connect("gateway")
+    await runner.serve("runner-1", lambda *_: None)
+    calling = asyncio.create_task(gateway.call("runner-1", invocation()))
+    await runner.prepare([manifest(concurrency=1)])
+    await gateway.enqueue(invocation())
+    await gateway.enqueue(invocation())
+    assert len(await pulled(runner)) == 1
+    pulling = asyncio.create_task(pulled(runner))
+    await asyncio.sleep(0.05)
+    assert not calling.done()
+    server.kill()
+    started = time.monotonic()
+    results = await asyncio.gather(calling, pulling, return_exceptions=True)
+    assert [type(result) for result in results] == [BrokerUnavailable, BrokerUnavailable]
+    assert time.monotonic() - started < 1.0
+
+
+async def test_a_server_that_hangs_is_away_within_the_promised_time(own: World, server: NatsServer) -> None:
+    broker = await own.connect()
+    await broker.prepare([manifest()])
+    server.pause()
+    try:
+        started = time.monotonic()
+        operations: list[Coroutine[Any, Any, object]] = [
+            *(broker.enqueue(invocation()) for _ in range(30)),
+            broker.tend(["report"]),
+            broker.read("report", invocation().id),
+        ]
+        results = await asyncio.gather(*operations, return_exceptions=True)
+        assert all(isinstance(result, BrokerUnavailable) for result in results), results
+        assert time.monotonic() - started < ANSWER_S + 0.9
+    finally:
+        server.resume()
+    await eventually(lambda: _accepts(broker), deadline_s=10, what="it is back")
+
+
+async def _accepts(broker: Broker) -> bool:
+    try:
+        await broker.enqueue(invocation())
+    except BrokerUnavailable:
+        return False
+    return True
+
+
+async def test_what_listens_goes_on_listening(own: World, server: NatsServer) -> None:
+    runner, gateway = await own.connect("runner"), await own.connect("gateway")
+    await runner.prepare([manifest()])
+    beat = Beat(runner="r1", functions=(), slots=1)
+    beats, bells = gateway.beats(), runner.bells()
+    hearing, ringing = asyncio.ensure_future(anext(beats)), asyncio.ensure_future(anext(bells))
+    try:
+        await asyncio.sleep(0.1)
+        await kill(server, runner, gateway)
+        await start(server, runner, gateway)
+
+        async def heard() -> bool:
+            await runner.beat(beat)
+            return hearing.done()
+
+        await eventually(heard, deadline_s=5, what="beats are heard again")
+        await gateway.enqueue(invocation())
+        assert await asyncio.wait_for(ringing, 5) == {"report"}
+        assert await hearing == beat
+    finally:
+        for listening in (hearing, ringing):
+            listening.cancel()
+        await asyncio.gather(hearing, ringing, return_exceptions=True)
+    await gateway.function_changes(0.01)
+    await runner.announce([manifest()])
+    await asyncio.wait_for(gateway.function_changes(10), 5)
+    assert set(await gateway.functions()) == {"report"}
+
+
+async def test_everything_is_still_there_after_a_clean_restart(own: World, server: NatsServer) -> None:
+    broker = await own.connect(lease_s=30)
+    await broker.announce([manifest()])
+    await broker.prepare([manifest()])
+    sent = [invocation() for _ in range(3)]
+    for each in sent:
+        await broker.enqueue(each)
+    done, again, _ = await pulled(broker)
+    await broker.settle(complete(done))
+    await broker.settle(retry(again, after_s=3.0))
+    server.stop()
+    await eventually(lambda: not broker.connected, what="it sees that the server is away")
+    await start(server, broker)
+    assert set(await broker.functions()) == {"report"}
+    status = await broker.status(done.invocation.id)
+    assert status is not None
+    assert status.record.state == "succeeded"
+    deliveries = await eventually(lambda: _attempts(broker, 2), deadline_s=15, what="the retry comes")
+    assert deliveries == [again.invocation.id]
+
+
+async def _attempts(broker: Broker, attempt: int) -> list[str]:
+    return [
+        delivery.invocation.id for delivery in await pulled(broker) if delivery.invocation.attempt == attempt
+    ]

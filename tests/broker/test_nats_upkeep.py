@@ -1,0 +1,216 @@
+"""What only NATS does: trimming, times to live, dead letters, and what must not be left behind."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+import quarterhour.broker.nats.queue
+from quarterhour.invocation import decode_invocation, encode_invocation, unpack
+from quarterhour.record import encode_record, is_settled
+from tests.broker.nats_inside import Inside, look_inside
+from tests.broker.worlds import World, bury, complete, invocation, manifest, pulled, retry
+from tests.waiting import eventually
+
+
+@pytest.fixture
+async def inside(nats_world: World) -> AsyncIterator[Inside]:
+    async with look_inside(nats_world.url, nats_world.namespace) as view:
+        yield view
+
+
+async def test_what_is_settled_is_trimmed(
+    nats_world: World, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarterhour.broker.nats.queue, "TRIM_EVERY_S", 0.0)
+    broker = await nats_world.connect(lease_s=30)
+    await broker.prepare([manifest(), manifest("other")])
+    await broker.enqueue(invocation("other"))
+    for _ in range(30):
+        await broker.enqueue(invocation())
+    deliveries = await pulled(broker, 20)
+    await asyncio.gather(*(broker.settle(complete(delivery)) for delivery in deliveries[1:]))
+
+    async def trimmed(left: int) -> bool:
+        depth = (await broker.tend(["report", "other"]))["report"]
+        assert depth.waiting == 10
+        return await inside.count("q.report.>") == left
+
+    # The first holds the floor, and the rest of the queue with it, as long as it runs.
+    await broker.tend(["report", "other"])
+    assert await inside.count("q.report.>") == 30
+    await broker.settle(complete(deliveries[0]))
+    await eventually(lambda: trimmed(10), what="the settled twenty are gone")
+    assert await inside.count("q.other.>") == 1
+    assert len(await pulled(broker, 20)) == 10
+
+
+async def test_a_long_life_does_not_grow_the_stream(
+    nats_world: World, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarterhour.broker.nats.queue, "TRIM_EVERY_S", 0.0)
+    broker = await nats_world.connect(record_succeeded_s=1, lease_s=30)
+    await broker.prepare([manifest()])
+    for _ in range(5):
+        await asyncio.gather(*(broker.enqueue(invocation()) for _ in range(50)))
+        deliveries = await pulled(broker, 50)
+        assert len(deliveries) == 50
+        await asyncio.gather(*(broker.settle(complete(delivery)) for delivery in deliveries))
+        await broker.tend(["report"])
+
+    async def empty() -> bool:
+        await broker.tend(["report"])
+        return await inside.count() == 0
+
+    await eventually(empty, what="the stream is empty")
+
+
+async def test_how_long_things_are_kept(nats_world: World, inside: Inside) -> None:
+    broker = await nats_world.connect(
+        record_succeeded_s=100.4, record_failed_s=200.0, dead_letter_s=300.0, lease_s=30
+    )
+    await broker.prepare([manifest()])
+    for _ in range(3):
+        await broker.enqueue(invocation())
+    good, bad, again = await pulled(broker)
+    await broker.settle(complete(good))
+    await broker.settle(bury(bad))
+    await broker.settle(retry(again, after_s=60))
+    kept = {}
+    for kind, delivery in (("r", good), ("r", bad), ("d", bad), ("r", again)):
+        headers, _ = await inside.message(f"{kind}.report.{delivery.invocation.id}")
+        kept[kind, delivery.invocation.id] = headers.get("Nats-TTL")
+    assert kept == {
+        ("r", good.invocation.id): "101s",
+        ("r", bad.invocation.id): "200s",
+        ("d", bad.invocation.id): "300s",
+        ("r", again.invocation.id): None,
+    }
+
+
+async def test_a_dead_letter_holds_what_it_takes_to_run_it_again(nats_world: World, inside: Inside) -> None:
+    broker = await nats_world.connect()
+    await broker.prepare([manifest()])
+    sent = invocation()
+    await broker.enqueue(sent)
+    [delivery] = await pulled(broker)
+    settlement = bury(delivery)
+    await broker.settle(settlement)
+    _, data = await inside.message(f"d.report.{sent.id}")
+    evidence, envelope = unpack(data)
+    assert evidence["reason"] == "failed"
+    assert decode_invocation(envelope) == sent
+    assert encode_record(settlement.record) in data
+
+
+async def test_pulls_leave_nothing_behind(nats_world: World, inside: Inside) -> None:
+    broker = await nats_world.connect(lease_s=30)
+    await broker.prepare([manifest(), manifest("limited", concurrency=1)])
+    for name in ("report", "report", "limited", "limited"):
+        await broker.enqueue(invocation(name))
+    assert len(await pulled(broker, 10)) == 2
+    assert len(await pulled(broker, 10)) == 0
+    assert len(await pulled(broker, 10, "limited")) == 1
+    assert len(await pulled(broker, 10, "limited")) == 0  # at its limit: the server keeps this one open
+
+    async def none_open() -> bool:
+        return not await _is_waiting(inside) and not await _is_waiting(inside, "limited")
+
+    await eventually(none_open, deadline_s=3, what="no pull is open")
+    assert (await inside.queue("limited"))["num_ack_pending"] == 1
+
+
+async def test_a_delivery_that_comes_when_nobody_pulls_is_handed_back(
+    nats_world: World, inside: Inside
+) -> None:
+    hasty = await nats_world.connect("hasty", lease_s=30)
+    patient = await nats_world.connect("patient", lease_s=30)
+    for broker in (hasty, patient):
+        await broker.prepare([manifest(concurrency=1)])
+    await hasty.enqueue(invocation())
+    await hasty.enqueue(invocation())
+    [first] = await pulled(hasty)
+    pulling = asyncio.create_task(pulled(hasty))
+    await eventually(lambda: _is_waiting(inside), what="its pull is open at the server")
+    pulling.cancel()
+    await asyncio.gather(pulling, return_exceptions=True)
+    await hasty.settle(complete(first))  # frees the place: the server answers the pull that was dropped
+
+    async def delivered() -> bool:
+        return bool(await pulled(patient))
+
+    await eventually(delivered, deadline_s=5, what="the other runner gets it, long before the lease ends")
+
+
+async def _is_waiting(inside: Inside, function: str = "report") -> bool:
+    return bool((await inside.queue(function))["num_waiting"])
+
+
+async def test_a_schedule_that_is_stored_twice_fires_once(nats_world: World, inside: Inside) -> None:
+    broker = await nats_world.connect(lease_s=30)
+    await broker.prepare([manifest()])
+    await broker.enqueue(invocation())
+    [first] = await pulled(broker)
+    settlement = retry(first, after_s=0.6)
+    assert settlement.retry is not None
+    await broker.settle(settlement)
+    headers, payload = await inside.message(f"s.retry.{first.invocation.id}")
+    ours = {name: value for name, value in headers.items() if name.startswith("Nats-Schedule")}
+    await inside.put(f"s.retry.{first.invocation.id}", payload, ours)
+    deliveries = await eventually(lambda: pulled(broker), what="the retry is due")
+    assert [delivery.invocation for delivery in deliveries] == [settlement.retry]
+    assert await pulled(broker) == []
+
+
+async def test_a_retry_that_fires_again_finds_its_record(nats_world: World, inside: Inside) -> None:
+    broker = await nats_world.connect(lease_s=30)
+    await broker.prepare([manifest()])
+    await broker.enqueue(invocation())
+    [first] = await pulled(broker)
+    settlement = retry(first, after_s=0.0)
+    await broker.settle(settlement)
+    [second] = await pulled(broker)
+    known = await broker.read("report", first.invocation.id)
+    await broker.settle(complete(second, known=known))
+    assert settlement.retry is not None
+    await inside.put(f"q.report.{first.invocation.id}.2", encode_invocation(settlement.retry))
+    [again] = await pulled(broker)
+    record = await broker.read("report", first.invocation.id)
+    assert record is not None
+    assert is_settled(record, again.invocation.attempt)
+    await broker.acknowledge(again)
+
+
+@pytest.mark.parametrize("subject", ["q.report.nobody.1", "q.report.{id}.first", "q.report.{id}"])
+async def test_what_a_stranger_put_on_a_queue_is_not_in_the_way(
+    nats_world: World, inside: Inside, subject: str
+) -> None:
+    broker = await nats_world.connect()
+    await broker.prepare([manifest()])
+    await inside.put(subject.format(id=invocation().id), b"whatever")
+    sent = invocation()
+    await broker.enqueue(sent)
+    assert [delivery.invocation for delivery in await pulled(broker)] == [sent]
+    await asyncio.sleep(0.8)
+    assert [delivery.invocation for delivery in await pulled(broker)] == [sent]
+
+
+async def test_an_envelope_on_another_ones_place_is_a_dead_letter(nats_world: World, inside: Inside) -> None:
+    broker = await nats_world.connect()
+    await broker.prepare([manifest()])
+    place = invocation()
+    await inside.put(f"q.report.{place.id}.1", encode_invocation(invocation()))
+    assert await pulled(broker) == []
+    record = await broker.read("report", place.id)
+    assert record is not None
+    assert record.state == "dead"
+    _, data = await inside.message(f"d.report.{place.id}")
+    assert data
+
+
+async def test_headers_of_users_are_no_headers_of_nats(nats_world: World, inside: Inside) -> None:
+    broker = await nats_world.connect()
+    sent = invocation()
+    await broker.enqueue(sent)
+    headers, _ = await inside.message(f"q.report.{sent.id}.1")
+    assert {name for name in headers if not name.startswith("Nats-")} == set()

@@ -1,0 +1,270 @@
+"""The time limit, and handlers that do their worst: each harms its own attempt and nothing else."""
+
+import asyncio
+import textwrap
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.e2e.notes import NOTE, notes
+from tests.system import Process, System, alive
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+TRIED_AGAIN = "config = {'timeout': 3, 'retries': 2, 'retry_delay': 0.1, 'memory': 128}\n"
+
+
+def function(code: str, config: str = TRIED_AGAIN) -> str:
+    body = textwrap.indent(textwrap.dedent(code), "    ")
+    return f"{NOTE}\n{config}\ndef handler(event, context):\n    print('last words', flush=True)\n{body}\n"
+
+
+FUNCTIONS = {
+    "two-minutes-background": function(
+        """
+        import subprocess, sys
+
+        plain = subprocess.Popen(["sleep", "120"])
+        own_session = subprocess.Popen(["sleep", "120"], start_new_session=True)
+        deaf = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 120; sleep 120"])
+        # A daemon: its parent ends at once, so that nobody in the worker is its parent any more.
+        daemon = "import os, time; os.setsid(); os.fork() and os._exit(0); print(os.getpid(), flush=True); time.sleep(120)"
+        daemon_pid = int(subprocess.Popen([sys.executable, "-c", daemon], stdout=subprocess.PIPE).stdout.readline())
+        note("began", context, children=[plain.pid, own_session.pid, deaf.pid, daemon_pid])
+        time.sleep(120)
+        """,
+        "config = {'timeout': 3, 'retries': 1, 'retry_delay': 0.2}",
+    ),
+    "deaf-background": function(
+        """
+        import signal
+
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        note("began", context)
+        time.sleep(120)
+        """,
+        "config = {'timeout': 1, 'retries': 0}",
+    ),
+    "says-goodbye-background": function(
+        """
+        import signal
+
+        def goodbye(*_):
+            print("goodbye", flush=True)
+            note("goodbye", context)
+            os._exit(0)
+
+        signal.signal(signal.SIGTERM, goodbye)
+        time.sleep(120)
+        """,
+        "config = {'timeout': 0.5, 'retries': 0}",
+    ),
+    "exits-background": function("""
+        note("end", context)
+        os._exit(3)
+    """),
+    "kills-itself-background": function("""
+        note("end", context)
+        os.kill(os.getpid(), 9)
+    """),
+    "segfaults-background": function("""
+        import ctypes
+
+        note("end", context)
+        ctypes.string_at(0)
+    """),
+    "eats-memory-background": function("""
+        eaten = []
+        try:
+            while True:
+                eaten.append(bytearray(1 << 20))
+        except MemoryError:
+            del eaten
+            note("end", context)
+            raise
+    """),
+    "blocks-in-c-background": function(
+        """
+        import ctypes
+
+        note("began", context)
+        ctypes.PyDLL(None).sleep(120)  # PyDLL keeps the interpreter's lock
+        """,
+        "config = {'timeout': 1, 'retries': 0}",
+    ),
+    "closes-everything-background": function("""
+        note("end", context)
+        os.closerange(0, 1024)
+        time.sleep(120)
+    """),
+    "closes-everything-and-returns-background": function("""
+        note("end", context)
+        os.closerange(0, 1024)
+    """),
+    # Runs beside the others, until it is told to end.
+    "neighbour-background": """
+        import pathlib, time
+
+        def handler(event, context):
+            gate = pathlib.Path(__file__).parent.parent / event["body"]
+            while not gate.exists():
+                time.sleep(0.02)
+            return "unharmed"
+    """,
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    async with System(tmp_path_factory.mktemp("limits"), FUNCTIONS) as system:
+        await system.start_gateway()
+        await system.start_runner()
+        yield system
+
+
+def runner_of(system: System) -> Process:
+    (runner,) = [process for process in system.processes if process.facts("runner_started")]
+    return runner
+
+
+async def end_of(system: System, name: str) -> dict[str, Any]:
+    """How an invocation ends that runs beside a neighbour, which has to be unharmed."""
+    gate = f"gate of {name}"
+    neighbour = await system.enqueue(
+        "neighbour-background", content=gate, headers={"content-type": "text/plain"}
+    )
+    await system.in_state(neighbour, "running")
+    try:
+        return await system.in_state(await system.enqueue(name), "succeeded", "dead", deadline_s=30)
+    finally:
+        (system.folder / gate).touch()
+        unharmed = await system.in_state(neighbour, "succeeded", "dead")
+        assert (unharmed["result"], unharmed["attempt"]) == ("unharmed", 1)
+
+
+def moment(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def took_s(attempt: dict[str, Any]) -> float:
+    return moment(attempt["finished_at"]) - moment(attempt["started_at"])
+
+
+def noted(system: System, what: str, status: dict[str, Any]) -> list[dict[str, Any]]:
+    return [note for note in notes(system.folder, what) if note["id"] == status["id"]]
+
+
+async def counted(system: System, count: float, name: str, **labels: str) -> None:
+    """Wait until a metric has this value: it is counted just after the record can be read."""
+
+    async def check() -> bool:
+        return await system.metric(name, **labels) == count
+
+    await eventually(check, deadline_s=5, what=f"{name} {labels} was {count}")
+
+
+async def test_two_minutes_with_a_limit_of_three_seconds(system: System) -> None:
+    name = "two-minutes-background"
+    id = await system.enqueue(name)
+    (first,) = await eventually(lambda: notes(system.folder, "began") and noted(system, "began", {"id": id}))
+    family = [first["pid"], *first["children"]]
+    assert all(map(alive, family))
+    await eventually(lambda: not any(map(alive, family)), what="the worker and its children were killed")
+    assert time.monotonic() - first["at"] == pytest.approx(3, abs=0.5)
+
+    status = await system.in_state(id, "dead")
+    assert (status["reason"], status["outcome"], status["attempt"]) == ("timed_out", "timed_out", 2)
+    assert status["error"] == {"type": "TimedOut", "message": "Task timed out after 3.00 seconds", "trace": []}
+    assert [took_s(attempt) for attempt in status["attempts"]] == pytest.approx([3, 3], abs=0.5)
+    assert all("last words" in attempt["logs"] for attempt in status["attempts"])
+    (_, second) = noted(system, "began", status)
+    await eventually(lambda: not any(map(alive, [second["pid"], *second["children"]])))
+    await counted(system, 2, "quarterhour_outcomes_total", function=name, result="timed_out")
+    await counted(system, 1, "quarterhour_retries_total", function=name)
+    await counted(system, 1, "quarterhour_dead_letters_total", function=name, reason="timed_out")
+
+
+async def test_one_that_is_deaf_to_sigterm_is_killed_a_second_later(system: System) -> None:
+    status = await end_of(system, "deaf-background")
+    assert (status["state"], status["reason"]) == ("dead", "timed_out")
+    assert took_s(status["attempts"][0]) == pytest.approx(2, abs=0.5)
+    (began,) = noted(system, "began", status)
+    assert not alive(began["pid"])
+
+
+async def test_at_its_limit_it_has_a_second_to_say_goodbye(system: System) -> None:
+    status = await end_of(system, "says-goodbye-background")
+    assert (status["state"], status["reason"]) == ("dead", "timed_out")
+    assert "goodbye" in status["attempts"][0]["logs"]
+    assert took_s(status["attempts"][0]) == pytest.approx(0.5, abs=0.4)
+
+
+CRASHES = {
+    "exits-background": "exited with status 3",
+    "kills-itself-background": "was killed by SIGKILL",
+    "segfaults-background": "was killed by SIGSEGV",
+    "closes-everything-background": "closed its connection",
+    "closes-everything-and-returns-background": "exited with status 74",
+}
+
+
+def assert_noticed_at_once(system: System, status: dict[str, Any]) -> None:
+    """An attempt is over within 100 ms of what ended it; the quickest of three, since others use the machine."""
+    ends = [note["now"] for note in noted(system, "end", status)]
+    lags = [
+        moment(attempt["finished_at"]) - end for attempt, end in zip(status["attempts"], ends, strict=True)
+    ]
+    assert -0.001 <= min(lags) <= 0.1, lags
+
+
+@pytest.mark.parametrize("name", CRASHES)
+async def test_a_crash_costs_the_attempt_alone(system: System, name: str) -> None:
+    before = await system.metric("quarterhour_outcomes_total", function=name, result="crashed")
+    status = await end_of(system, name)
+    assert (status["state"], status["reason"], status["attempt"]) == ("dead", "crashed", 3)
+    for attempt in status["attempts"]:
+        assert attempt["outcome"] == "crashed"
+        assert CRASHES[name] in attempt["error"]["message"]
+        assert "last words" in attempt["logs"]
+    assert_noticed_at_once(system, status)
+    assert runner_of(system).popen.poll() is None
+    await counted(system, before + 3, "quarterhour_outcomes_total", function=name, result="crashed")
+
+
+async def test_allocating_without_end_costs_the_attempt_alone(system: System) -> None:
+    status = await end_of(system, "eats-memory-background")
+    assert (status["state"], status["attempt"]) == ("dead", 3)
+    for attempt in status["attempts"]:
+        assert attempt["error"]["type"] == "MemoryError"
+        assert "last words" in attempt["logs"]
+    assert_noticed_at_once(system, status)
+    assert len({note["pid"] for note in noted(system, "end", status)}) == 3  # none was used again
+
+
+async def test_blocking_for_ever_in_c_costs_the_attempt_alone(system: System) -> None:
+    status = await end_of(system, "blocks-in-c-background")
+    assert (status["state"], status["reason"]) == ("dead", "timed_out")
+    assert took_s(status["attempts"][0]) == pytest.approx(1, abs=0.5)
+    (began,) = noted(system, "began", status)
+    assert not alive(began["pid"])
+
+
+async def test_all_of_them_at_once_harm_nobody(system: System) -> None:
+    names = [*CRASHES, "eats-memory-background", "blocks-in-c-background"] * 2
+    neighbours = await asyncio.gather(
+        *(
+            system.enqueue("neighbour-background", content="all", headers={"content-type": "text/plain"})
+            for _ in range(4)
+        )
+    )
+    ids = await asyncio.gather(*(system.enqueue(name) for name in names))
+    for id in ids:
+        await system.in_state(id, "dead", deadline_s=30)
+    (system.folder / "all").touch()
+    for id in neighbours:
+        assert (await system.in_state(id, "succeeded"))["attempt"] == 1

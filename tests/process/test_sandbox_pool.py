@@ -1,0 +1,141 @@
+"""Which worker makes an attempt, and how long workers stay."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from quarterhour.outcome import Crashed
+from runner.sandbox.job import AttemptLost, Code
+from tests.process.sandboxes import Bench, alive, open_bench, response, settings
+from tests.system import descendants
+from tests.waiting import eventually
+
+PID = """
+    import os, time
+    def handler(event, context):
+        if event["body"] is not None:
+            time.sleep(0.2)
+        return {"statusCode": 200, "body": str(os.getpid())}
+    """
+
+
+async def test_consecutive_attempts_of_a_function_share_a_worker(bench: Bench) -> None:
+    code = bench.function(PID)
+    assert len({await bench.text(code) for _ in range(5)}) == 1
+
+
+async def test_modules_stay_loaded_between_attempts(bench: Bench) -> None:
+    code = bench.function(
+        """
+        count = 0
+        def handler(event, context):
+            global count
+            count += 1
+            return {"statusCode": 200, "body": str(count)}
+        """
+    )
+    assert [await bench.text(code) for _ in range(3)] == ["1", "2", "3"]
+
+
+async def test_functions_and_versions_have_workers_of_their_own(bench: Bench) -> None:
+    first = bench.function(PID, name="one")
+    second = bench.function(PID, name="two")
+    newer = bench.function(PID, name="one", version="2")
+    assert len({await bench.text(code) for code in (first, second, newer)}) == 3
+
+
+async def test_attempts_at_the_same_time_have_a_worker_each(bench: Bench) -> None:
+    code = bench.function(PID)
+    pids = await asyncio.gather(*(bench.text(code, body=b"") for _ in range(4)))
+    assert len(set(pids)) == 4
+
+
+async def test_the_worker_that_was_idle_last_is_used_first(bench: Bench) -> None:
+    code = bench.function(PID)
+    slow, quick = await asyncio.gather(bench.text(code, body=b""), bench.text(code))
+    assert slow != quick
+    assert [await bench.text(code) for _ in range(3)] == [slow] * 3
+
+
+async def test_a_full_pool_retires_what_was_idle_longest(tmp_path: Path) -> None:
+    async with open_bench(tmp_path, settings(workers_max=2)) as bench:
+        codes = [bench.function(PID) for _ in range(3)]
+        first, second, third = [int(await bench.text(code)) for code in codes]
+        await eventually(lambda: not alive(first), what="the one idle longest was retired")
+        assert alive(second)
+        assert alive(third)
+        assert int(await bench.text(codes[1])) == second
+        assert int(await bench.text(codes[0])) not in {first, second, third}
+
+
+async def test_an_idle_worker_that_dies_is_replaced(bench: Bench) -> None:
+    code = bench.function(PID)
+    pid = int(await bench.text(code))
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: not alive(pid), what="the worker was gone")
+    for _ in range(2):
+        finished = await bench.run(code)
+        if not isinstance(finished.outcome, Crashed):  # in the moment before its end is heard of
+            assert int(response(finished).body) != pid
+
+
+async def test_what_an_idle_worker_does_is_nobodys_result(bench: Bench) -> None:
+    code = bench.function(
+        """
+        import os, threading, time
+        def late():
+            time.sleep(0.1)
+            os.write(3, (30).to_bytes(4, "big") + (26).to_bytes(4, "big") + b'{"kind":"returned"}       ')
+        def handler(event, context):
+            threading.Thread(target=late).start()
+            return {"statusCode": 200, "body": str(os.getpid())}
+        """
+    )
+    pid = int(await bench.text(code))
+    await eventually(lambda: not alive(pid), deadline_s=3, what="the worker was retired")
+    assert int(await bench.text(code)) != pid
+
+
+async def test_workers_idle_for_too_long_are_retired(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    async with open_bench(tmp_path, replace(settings(), idle_s=0.2)) as bench:
+        pid = int(await bench.text(PID))
+        await eventually(lambda: not alive(pid), deadline_s=5, what="the worker was retired")
+        assert response(await bench.run(PID)).status == 200
+
+
+async def test_a_thousand_attempts_leave_nothing_open(bench: Bench) -> None:
+    code = bench.function(PID)
+    crash = bench.function("import os\ndef handler(event, context): os._exit(1)")
+    await bench.run(code)
+    await bench.run(crash)
+    await eventually(lambda: len(descendants(os.getpid())) == 2, what="guard and one worker were there")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        await bench.run(crash)
+        for _ in range(49):
+            await bench.run(code)
+    await eventually(lambda: len(os.listdir("/proc/self/fd")) <= before, what="no descriptor was left open")
+    guard = len(os.listdir(f"/proc/{bench.guard_pid}/fd"))
+    assert guard <= 12, "the guard keeps nothing of its workers"
+
+
+async def test_a_function_file_that_is_gone_fails_its_attempt(bench: Bench) -> None:
+    code = Code(function="gone", path=bench.folder / "gone.py", folder=bench.folder, version="1")
+    outcome = (await bench.run(code)).outcome
+    assert outcome.result == "failed"
+
+
+async def test_the_sandbox_can_be_left_while_attempts_run(tmp_path: Path) -> None:
+    async with open_bench(tmp_path) as bench:
+        running = asyncio.create_task(
+            bench.run("import time\ndef handler(e, c): print('on'); time.sleep(1000)")
+        )
+        await bench.printed("on")
+    with pytest.raises((AttemptLost, asyncio.CancelledError)):
+        async with asyncio.timeout(5):
+            await running
