@@ -226,7 +226,8 @@ def _dump(record: Record) -> bytes:
             "finished_at": record.finished_at,
             "next_attempt_at": record.next_attempt_at,
             "reason": record.reason,
-            "result": None if record.result is None else record.result.decode(),
+            # One that was cut at its limit may end within a character.
+            "result": None if record.result is None else record.result.decode(errors="replace"),
             "notes": record.notes,
             "attempts": [
                 {

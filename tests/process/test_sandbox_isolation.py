@@ -43,18 +43,18 @@ async def test_the_environment_is_what_was_configured_and_nothing_else(
             "PATH",
             "TMPDIR",
         ]
-        for pid in ("self", "%d"):
-            place = f"Path('/proc/{pid}/environ' % os.getppid() if '%' in '{pid}' else '/proc/{pid}/environ')"
-            assert "secret" not in await seen(bench, f"{place}.read_text()")
+        for process in ("'self'", "os.getppid()"):
+            assert "secret" not in await seen(bench, f"Path('/proc', str({process}), 'environ').read_text()")
 
 
 async def test_a_worker_inherits_no_descriptors(bench: Bench) -> None:
-    with Path(__file__).open() as held:
-        os.set_inheritable(held.fileno(), True)
-        links = await seen(
-            bench,
-            "{n: os.readlink(f'/proc/self/fd/{n}') for n in range(64) if os.path.exists(f'/proc/self/fd/{n}') or n < 4}",
-        )
+    read_end, write_end = os.pipe()
+    os.set_inheritable(read_end, True)
+    links = await seen(
+        bench, "{n: os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')[:-1]}"
+    )
+    os.close(read_end)
+    os.close(write_end)
     assert set(links) == {"0", "1", "2", "3"}
     assert links["0"] == "/dev/null"
     assert links["1"].startswith("pipe:")
@@ -128,7 +128,6 @@ async def test_no_temporary_folder_stays_when_the_sandbox_ends(tmp_path: Path) -
     async with open_bench(tmp_path) as bench:
         source = "(Path(os.environ['TMPDIR'], 'file').write_text('x'), os.environ['TMPDIR'])[1]"
         folder = Path(await seen(bench, source))
-        assert folder.is_dir()
     await eventually(lambda: not folder.exists(), what="the folder was gone")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,12 +101,14 @@ async def test_what_an_idle_worker_does_is_nobodys_result(bench: Bench) -> None:
 
 
 async def test_workers_idle_for_too_long_are_retired(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     async with open_bench(tmp_path, replace(settings(), idle_s=0.2)) as bench:
         pid = int(await bench.text(PID))
         await eventually(lambda: not alive(pid), deadline_s=5, what="the worker was retired")
         assert response(await bench.run(PID)).status == 200
+
+
+def descriptors_of(process: int | str) -> int:
+    return len(list(Path(f"/proc/{process}/fd").iterdir()))
 
 
 async def test_a_thousand_attempts_leave_nothing_open(bench: Bench) -> None:
@@ -114,14 +117,13 @@ async def test_a_thousand_attempts_leave_nothing_open(bench: Bench) -> None:
     await bench.run(code)
     await bench.run(crash)
     await eventually(lambda: len(descendants(os.getpid())) == 2, what="guard and one worker were there")
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors_of("self")
     for _ in range(20):
         await bench.run(crash)
         for _ in range(49):
             await bench.run(code)
-    await eventually(lambda: len(os.listdir("/proc/self/fd")) <= before, what="no descriptor was left open")
-    guard = len(os.listdir(f"/proc/{bench.guard_pid}/fd"))
-    assert guard <= 12, "the guard keeps nothing of its workers"
+    await eventually(lambda: descriptors_of("self") <= before, what="no descriptor was left open")
+    assert descriptors_of(bench.guard_pid) <= 12, "the guard keeps nothing of its workers"
 
 
 async def test_a_function_file_that_is_gone_fails_its_attempt(bench: Bench) -> None:

@@ -134,6 +134,11 @@ def test_whatever_was_printed_a_record_fits_a_message() -> None:
     assert kept.attempts[-1].logs == worst
 
 
+def test_a_result_that_was_cut_within_a_character_can_be_kept() -> None:
+    record = after(waiting(INVOCATION), Succeeded(value='"ä'.encode()[:-1]))
+    assert decode_record(encode_record(record), revision=1).result == '"\ufffd'.encode()
+
+
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"state": "odd"}', b"\xff"])
 def test_bytes_that_are_no_record_are_refused(data: bytes) -> None:
     with pytest.raises(EnvelopeError):

@@ -109,7 +109,7 @@ class Work:
                     await self._return_unread(queue)
 
     async def _request(self, function: str, count: int) -> bytes | None:
-        """What to ask of the server; None if nothing can be there.
+        """What to ask of the server; None if there is no such queue.
 
         `no_wait` ends the pull as soon as it has brought something and no more waits. If nothing
         waits at first, it ends after `expires`, which must not be missing: the server acknowledges a
@@ -119,7 +119,7 @@ class Work:
         expires_s = GLANCE_S
         if self._limits.get(function, 1) is not None:
             backlog = await self._stream.backlog(function)
-            if backlog is None or not (backlog.pending or backlog.unacknowledged):
+            if backlog is None:
                 return None
             if backlog.pending and backlog.unacknowledged >= backlog.limit:
                 expires_s = self._patience_s
