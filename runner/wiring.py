@@ -147,7 +147,8 @@ class Runner:
                 await self._beat()
                 if beats % int(CHECK_ANNOUNCED_S / BEAT_S) == 0:
                     known = await self._broker.functions()
-                    if any(known.get(manifest.name) != manifest for manifest in self._manifests):
+                    # Only what is missing: another runner may announce a newer version of the same.
+                    if any(name not in known for name in self._entries):
                         await self._announce()
             except BrokerUnavailable as error:
                 log.warning("no_beat", why=str(error))

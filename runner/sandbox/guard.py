@@ -18,6 +18,7 @@ __all__ = ["Exit", "Guard", "GuardGone"]
 
 ZYGOTE = Path(__file__).parent / "python" / "zygote.py"
 AUTHORS_PACKAGE = Path(__file__).parent.parent.parent / "quarterhour"
+START_S = 20.0
 SEND_S = 1.0
 END_S = 6.0
 READ_BYTES = 65536
@@ -61,7 +62,18 @@ class Guard:
         self._control.settimeout(SEND_S)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._control, self._receive)
+        self._ready: asyncio.Future[None] = self._loop.create_future()
         self.gone = False
+
+    async def ready(self) -> None:
+        """Return when workers can be forked. Raises `GuardGone`: it died, or takes too long to start."""
+        try:
+            async with asyncio.timeout(START_S):
+                await asyncio.shield(self._ready)
+        except TimeoutError:
+            self._end()
+        if self.gone:
+            raise GuardGone
 
     def spawn(
         self,
@@ -84,12 +96,8 @@ class Guard:
             "environment": environment,
             "memory_mib": code.memory_mib,
         }
+        self._send(message, descriptors)
         self._exits[worker] = on_exit
-        try:
-            self._send(message, descriptors)
-        except GuardGone:
-            del self._exits[worker]
-            raise
 
     def kill(self, worker: int) -> None:
         """End a worker, whatever it does."""
@@ -129,6 +137,9 @@ class Guard:
             self._hear(json.loads(line))
 
     def _hear(self, message: dict[str, Any]) -> None:
+        if "ready" in message:
+            self._ready.set_result(None)
+            return
         worker: int = message["worker"]
         if "pid" in message:
             self._pids[worker] = message["pid"]
@@ -147,6 +158,8 @@ class Guard:
         if self.gone:
             return
         self._leave()
+        if not self._ready.done():
+            self._ready.set_result(None)
         self._process.kill()
         self._process.wait()
         for pid in self._pids.values():

@@ -8,6 +8,7 @@ import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import Self
 import structlog
 
 from quarterhour.clock import Clock
+from quarterhour.errors import SettingsError
 from runner.sandbox.attempt import Attempt
 from runner.sandbox.guard import Exit, Guard, GuardGone
 from runner.sandbox.job import AttemptLost, Code, Job, LogLine
@@ -24,6 +26,7 @@ from runner.sandbox.worker import WorkerProcess
 
 __all__ = ["Attempt", "Sandbox", "SandboxSettings"]
 
+GUARDS_TRIED_MAX = 2
 GUARD_AGAIN_S = 1.0  # a guard that dies at once is not started again and again without a pause
 SPARE_ROWS = 64  # workers that are being killed still have theirs
 
@@ -64,7 +67,14 @@ class Sandbox:
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
-        await self._running_guard()
+        try:
+            await self._running_guard()
+        except GuardGone:
+            message = (
+                f"{self.settings.python} cannot run functions: its guard did not start; see the lines above. "
+                "Name another Python, 3.11 or newer, with --function-python."
+            )
+            raise SettingsError(message) from None
         self._sweep()
         return self
 
@@ -92,7 +102,10 @@ class Sandbox:
                 return worker
         if len(self._workers) - len(self._retiring) >= self.settings.workers_max and self._idle:
             self.retire(next(iter(self._idle.values()))[0])
-        return await self._spawn(code, key)
+        for _ in range(GUARDS_TRIED_MAX):
+            with suppress(GuardGone):  # it died before anything was started: the next one will do
+                return await self._spawn(code, key)
+        raise AttemptLost(reason="guard")
 
     def give_back(self, worker: WorkerProcess) -> None:
         """The worker has made its attempt and may make another."""
@@ -128,7 +141,7 @@ class Sandbox:
             )
         except GuardGone:
             self._ended(worker, Exit(status=0, killed="guard"))
-            raise AttemptLost(reason="guard") from None
+            raise
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -154,6 +167,7 @@ class Sandbox:
                 self._guard = Guard(
                     self.settings.python, self.table.fd, self._rows, on_gone=self._on_guard_gone
                 )
+                await self._guard.ready()
             return self._guard
 
     def _on_guard_gone(self) -> None:

@@ -118,17 +118,12 @@ async def test_a_worker_out_of_memory_fails_its_attempt_and_is_not_used_again(be
     assert int(await bench.text(code)) != exhausted
 
 
-async def test_memory_exhausted_in_c_and_in_threads(bench: Bench) -> None:
+async def test_memory_is_limited_for_c_as_well(bench: Bench) -> None:
     finished = await bench.run(
         bench.function(
             """
-            import ctypes, threading
-            def fill():
-                kept = [bytearray(1 << 20) for _ in range(1000)]
+            import ctypes
             def handler(event, context):
-                threads = [threading.Thread(target=fill) for _ in range(4)]
-                for thread in threads: thread.start()
-                for thread in threads: thread.join()
                 libc = ctypes.CDLL(None)
                 libc.malloc.restype = ctypes.c_void_p
                 libc.malloc.argtypes = [ctypes.c_size_t]

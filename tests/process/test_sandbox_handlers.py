@@ -68,7 +68,7 @@ async def test_event_and_context_reach_the_handler(bench: Bench) -> None:
     source = """
         import json
         def handler(event, context):
-            assert 9_000 < context.get_remaining_time_in_millis() <= 10_000
+            assert 5_000 < context.get_remaining_time_in_millis() <= 10_000
             seen = [event["path"], context.aws_request_id, context.function_name, context.attempt,
                     context.memory_limit_in_mb, [error["message"] for error in context.errors]]
             return {"statusCode": 200, "body": json.dumps(seen)}

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from quarterhour.clock import SystemClock
+from quarterhour.errors import SettingsError
 from quarterhour.outcome import Crashed
 from runner.sandbox.job import AttemptLost, Code
+from runner.sandbox.pool import Sandbox
 from tests.process.sandboxes import Bench, alive, open_bench, response, settings
 from tests.system import descendants
 from tests.waiting import eventually
@@ -21,6 +24,32 @@ PID = """
             time.sleep(0.2)
         return {"statusCode": 200, "body": str(os.getpid())}
     """
+
+
+async def test_an_interpreter_that_is_none_is_named_at_the_start() -> None:
+    sandbox = Sandbox(settings(python="/bin/false"), clock=SystemClock(), on_line=print)
+    with pytest.raises(SettingsError, match="/bin/false cannot run functions"):
+        await sandbox.__aenter__()
+    await sandbox.__aexit__(None, None, None)
+
+
+async def test_threads_do_not_use_up_the_memory_limit(bench: Bench) -> None:
+    code = bench.function(
+        """
+        import threading
+        def handler(event, context):
+            go_on = threading.Event()
+            threads = [threading.Thread(target=go_on.wait) for _ in range(32)]
+            for thread in threads:
+                thread.start()
+            go_on.set()
+            for thread in threads:
+                thread.join()
+            return {"statusCode": 200, "body": "all"}
+        """,
+        memory_mib=128,
+    )
+    assert await bench.text(code) == "all"
 
 
 async def test_consecutive_attempts_of_a_function_share_a_worker(bench: Bench) -> None:

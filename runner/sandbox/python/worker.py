@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -31,6 +32,7 @@ TRACE_LINE_CHARACTERS_MAX = 1024
 HEADER_BYTES_MAX = 1024 * 1024  # as in the runner's envelopes
 VALUE_BYTES_MAX = 65536
 MIB = 1024 * 1024
+THREAD_STACK_BYTES = 2 * MIB  # the usual 8 MiB would count against the worker's memory, used or not
 MODULE_NAME = "_quarterhour_function"  # never the file's own name: two functions, or a library, may share it
 
 
@@ -326,6 +328,7 @@ def main(*, channel: int, function: str, path: str, folder: str, memory_mib: int
     sys.path.insert(0, folder)
     sys.stdout, sys.stderr = text_stream(1), text_stream(2)
     limit_resources(memory_mib)
+    threading.stack_size(THREAD_STACK_BYTES)
     Worker(channel, path, memory_mib).serve()
     flush()
     os._exit(0)

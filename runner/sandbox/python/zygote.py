@@ -9,7 +9,8 @@ runs user code itself: a worker does, in a process and session of its own.
 
 Messages are lines of JSON. From the runner: `{"op": "spawn", "worker", "row", "function", "path",
 "folder", "environment", "memory_mib"}` with three descriptors (channel, stdout, stderr), and
-`{"op": "kill", "worker"}`. To the runner: `{"worker", "pid"}` and `{"worker", "status", "killed"}`.
+`{"op": "kill", "worker"}`. To the runner: `{"ready"}` once, then `{"worker", "pid"}` and
+`{"worker", "status", "killed"}`.
 """
 
 import array
@@ -84,6 +85,7 @@ class Guard:
 
     def run(self) -> None:
         """Until the runner is gone."""
+        self.tell({"ready": True})
         while True:
             wait_s = self.enforce(time.clock_gettime(BOOT_CLOCK))
             control = self.control.fileno()
@@ -120,6 +122,11 @@ class Guard:
     def kill(self, worker: Worker) -> None:
         """SIGKILL to the worker and its group; what escaped the group is found when it is reaped."""
         signal_group(worker.pid, signal.SIGKILL)
+        # One that was only just forked leads no group yet; until it is reaped, its id is its own.
+        try:
+            os.kill(worker.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            return
 
     def reap(self) -> None:
         """Take note of every child that has ended."""
