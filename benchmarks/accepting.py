@@ -26,12 +26,13 @@ def measure(report: Report, server: Server, *, runs: int, duration_s: int) -> No
             for run in range(1, runs + 1):
                 progress(f"202s, {server}, {connections} connections, run {run} of {runs}")
                 with watching_others(report):
-                    _compare(report, running, f"202s {server} x{connections}", port, connections, duration_s)
+                    _compare(report, running, server, port, connections=connections, duration_s=duration_s)
 
 
 def _compare(
-    report: Report, running: System, name: str, port: int, connections: int, duration_s: int
+    report: Report, running: System, server: Server, port: int, *, connections: int, duration_s: int
 ) -> None:
+    name = f"202s {server} x{connections}"
     raw_per_s = uvloop.run(publish_raw(running.broker, in_flight=connections, duration_s=duration_s))
     before = running.cpu_s()
     ours = apply_load(port, PATH, connections=connections, duration_s=duration_s, method="POST")

@@ -4,6 +4,7 @@ python -m benchmarks.bare SERVER PORT
 """
 
 import asyncio
+import os
 import signal
 import sys
 
@@ -11,7 +12,7 @@ import uvloop
 
 from gateway.asgi import Receive, Scope, Send
 from gateway.server import bind, load_server, serve
-from quarterhour.processes import parent_gone
+from quarterhour.processes import LIFELINE
 from quarterhour.settings import GatewaySettings, load
 
 BODY = b"ok"
@@ -36,19 +37,12 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 
 async def _run(settings: GatewaySettings) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     load_server(settings)
-    listener = bind(settings.host, settings.port)
-    async with asyncio.TaskGroup() as tasks:
-        orphaned = tasks.create_task(_stop_with_parent(stop))
-        await serve(app, listener, settings, stop, finish_s=1.0)
-        orphaned.cancel()
-
-
-async def _stop_with_parent(stop: asyncio.Event) -> None:
-    await parent_gone()
-    stop.set()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_reader(int(os.environ[LIFELINE]), stop.set)  # it ends with whoever started it
+    await serve(app, bind(settings.host, settings.port), settings, stop, finish_s=1.0)
 
 
 def main() -> None:

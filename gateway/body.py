@@ -21,11 +21,13 @@ _DIGITS_MAX = 15
 class BodyLimits:
     """How long to wait for a body, and how much of an unwanted one to read. Seconds and bytes.
 
-    `silence_s` bounds each pause, `whole_s` the whole body: 6 MiB take 5 minutes at 20 kB/s.
+    `silence_s` bounds each pause, `whole_s` the whole body: 6 MiB take 5 minutes at 20 kB/s. A client
+    that stops sending once it sees the answer is waited for no longer than `drain_silence_s`.
     """
 
     silence_s: float = 20.0
     whole_s: float = 300.0
+    drain_silence_s: float = 0.5
     drain_s: float = 10.0
     drain_bytes_max: int = 64 * 1024 * 1024
 
@@ -86,13 +88,16 @@ class Incoming:
     async def drain(self) -> None:
         """Read what is left and drop it, until its end or a limit."""
         left = self._limits.drain_bytes_max
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._limits.drain_s
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._limits.drain_s):
+            async with asyncio.timeout(self._limits.drain_silence_s) as timer:
                 while left > 0:
                     message = await self._receive()
                     if message["type"] != "http.request" or not message.get("more_body", False):
                         return
                     left -= len(message.get("body", b""))
+                    timer.reschedule(min(loop.time() + self._limits.drain_silence_s, ends_at))
 
 
 def _too_large(bytes_max: int) -> Problem:

@@ -198,8 +198,9 @@ async def _send(answer: Answer, request: Arrival, send: Send) -> None:
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     body = b"" if request.scope["method"] == "HEAD" else answer.body
     if request.incoming.unread:
-        # The client has the whole answer before the rest of what it sends is read and dropped.
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+        # The client has its answer before the rest of what it sends is read and dropped; but for the last
+        # byte, since a server may close the connection as soon as the answer is complete.
+        await send({"type": "http.response.body", "body": body[:-1], "more_body": True})
         await request.incoming.drain()
-        body = b""
+        body = body[-1:]
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -60,7 +60,7 @@ async def _serve(
         log.warning("broker", text=warning)
     host, port = listener.getsockname()[:2]
     gateway = Gateway(settings, broker, SystemClock(), stop)
-    async with background(*gateway.tasks(), _end_when_lost(broker)):
+    async with background(*gateway.tasks(), _end_when_lost(broker, stop)):
         log.info("gateway_started", host=host, port=port, server=settings.server)
         finish_s = settings.synchronous_limit_s + FINISH_MARGIN_S
         await serve(gateway.app, listener, settings, stop, finish_s=finish_s)
@@ -71,7 +71,8 @@ async def _expire(timer: asyncio.Timeout, stop: asyncio.Event) -> None:
     timer.reschedule(asyncio.get_running_loop().time())
 
 
-async def _end_when_lost(broker: Broker) -> None:
+async def _end_when_lost(broker: Broker, stop: asyncio.Event) -> None:
     await broker.lost()
+    stop.set()  # a server may lose the cancellation that follows: `asyncio.wait_for` of Python 3.11 does
     message = "The connection to the broker is closed for good; the gateway ends, to be started again."
     raise BrokerUnavailable(message)

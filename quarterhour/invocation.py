@@ -27,6 +27,7 @@ __all__ = [
 ENVELOPE_VERSION = 1
 HEADER_BYTES_MAX = 1024 * 1024
 EARLIER_ERRORS_MAX = 10
+EARLIER_MESSAGE_LENGTH_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Invocation:
 
     `attempt` is 1 for the first; `accepted_at` and `due_at` are Unix seconds; `body` is None when
     the request had none (`b""` is an empty one); `errors` are those of the earlier attempts, the
-    last `EARLIER_ERRORS_MAX` of them.
+    last `EARLIER_ERRORS_MAX` of them, shortened.
     """
 
     id: str
@@ -68,8 +69,8 @@ class Invocation:
 
 def next_attempt(invocation: Invocation, *, due_at: float, error: Error) -> Invocation:
     """The same invocation as its next attempt, due at `due_at`, with what went wrong in this one."""
-    # The trace of an error is evidence, which is the record's; the envelope only tells the handler.
-    brief = Error(type=error.type, message=error.message)
+    # The whole error is evidence, which is the record's; the envelope only tells the handler.
+    brief = Error(type=error.type, message=error.message[:EARLIER_MESSAGE_LENGTH_MAX])
     return replace(
         invocation,
         attempt=invocation.attempt + 1,

@@ -24,6 +24,7 @@ from typing import Any, Self
 
 import httpx
 
+from quarterhour.lifecycle import FINAL
 from tests.nats_server import NatsServer, free_port
 from tests.waiting import eventually
 
@@ -233,9 +234,9 @@ class System:
         """GET from the gateway."""
         return await self._http.get(f"{self.url}{path}")
 
-    async def status(self, invocation_id: str) -> dict[str, Any]:
-        """What the gateway says of an invocation; empty if it cannot say now."""
-        answer = await self.get(f"/v1/invocations/{invocation_id}")
+    async def status(self, invocation_id: str, *, wait_s: float = 0) -> dict[str, Any]:
+        """What the gateway says of an invocation, after `wait_s` at most; empty if it cannot say now."""
+        answer = await self.get(f"/v1/invocations/{invocation_id}?wait={wait_s:g}")
         if answer.status_code != 200:
             return {}
         status: dict[str, Any] = answer.json()
@@ -243,12 +244,13 @@ class System:
 
     async def in_state(self, invocation_id: str, *states: str, deadline_s: float = 20.0) -> dict[str, Any]:
         """Wait until the invocation is in one of the states."""
+        wait_s = 1.0 if FINAL.issuperset(states) else 0.0  # then the gateway says when it ends
 
         async def check() -> dict[str, Any] | None:
-            status = await self.status(invocation_id)
+            status = await self.status(invocation_id, wait_s=wait_s)
             return status if status.get("state") in states else None
 
-        found = await eventually(
+        found: dict[str, Any] | None = await eventually(
             check, deadline_s=deadline_s, what=f"{invocation_id} was {' or '.join(states)}"
         )
         assert found is not None

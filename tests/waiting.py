@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 __all__ = ["eventually", "eventually_sync"]
 
 POLL_S = 0.01
+POLL_S_MAX = 0.1  # for checks that take long themselves, so that waiting does not keep the machine busy
 
 T = TypeVar("T")
 
@@ -26,13 +27,15 @@ async def eventually(check: Callable[[], Any], *, deadline_s: float = 10.0, what
     """
     ends_at = time.monotonic() + deadline_s
     while True:
+        began = time.monotonic()
         value = check()
         if inspect.isawaitable(value):
             value = await value
         if value:
             return value
         _fail_if_late(ends_at, deadline_s, what, value)
-        await asyncio.sleep(POLL_S)
+        took_s = time.monotonic() - began
+        await asyncio.sleep(min(max(POLL_S, 2 * took_s), POLL_S_MAX))
 
 
 def eventually_sync(check: Callable[[], T | None], *, deadline_s: float = 10.0, what: str = "") -> T:

@@ -5,8 +5,6 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-import orjson
-
 from quarterhour.errors import EnvelopeError
 from quarterhour.invocation import unpack
 from quarterhour.outcome import Crashed, Error, Failed, Outcome, TimedOut
@@ -68,7 +66,7 @@ class Attempt:
             sandbox.retire(worker)
             raise
         finally:
-            worker.on_frame = worker.on_exit = worker.on_hung_up = None
+            worker.user = None
             logs = worker.output.end()
         finished_at = sandbox.clock.now()
         outcome = self._outcome_of_exit(end) if isinstance(end, Exit) else self._outcome_of_frame(worker, end)
@@ -78,36 +76,38 @@ class Attempt:
         """Give the worker its frame; what comes of it is a frame or the worker's exit."""
         end: asyncio.Future[bytes | Exit] = asyncio.get_running_loop().create_future()
         self._worker, self._end = worker, end
-        worker.on_frame = lambda frame: None if end.done() else end.set_result(frame)
-        worker.on_exit = lambda exit_: None if end.done() else end.set_result(exit_)
-        worker.on_hung_up = lambda: self._hung_up(worker)
+        worker.user = self
         worker.output.begin(self._line)
         self._limit_at = self._sandbox.clock.boot() + self._job.limit_s
         # The table first: from here on the guard keeps limit and lease, whatever becomes of us.
         self._sandbox.table.set(worker.row, limit_at=self._limit_at, leased_until=self._leased_until)
-        worker.send(self._header(), self._job.envelope)
+        worker.send(self._limit_at, self._job.envelope)
         if worker.hung_up:
-            self._hung_up(worker)
+            self.on_hung_up()
         return end
 
-    def _header(self) -> bytes:
-        return orjson.dumps(
-            {
-                "mode": self._job.mode,
-                "limit_at": self._limit_at,
-                "response_bytes_max": self._sandbox.settings.response_bytes_max,
-            }
-        )
+    def on_frame(self, frame: bytes) -> None:
+        """The worker has sent its result."""
+        self._come_to(frame)
+
+    def on_exit(self, exit_: Exit) -> None:
+        """The worker has ended."""
+        self._come_to(exit_)
+
+    def on_hung_up(self) -> None:
+        """Its end is reported in a moment; if not, user code has closed the channel and lives on."""
+        if self._worker is not None:
+            asyncio.get_running_loop().call_later(EXIT_S, self._sandbox.retire, self._worker)
+
+    def _come_to(self, end: bytes | Exit) -> None:
+        if self._end is not None and not self._end.done():
+            self._end.set_result(end)
 
     def _line(self, stream: str, text: str) -> None:
         job = self._job
         self._sandbox.on_line(
             LogLine(function=job.code.function, invocation=job.invocation, stream=stream, text=text)
         )
-
-    def _hung_up(self, worker: WorkerProcess) -> None:
-        """Its end is reported in a moment; if not, user code has closed the channel and lives on."""
-        asyncio.get_running_loop().call_later(EXIT_S, self._sandbox.retire, worker)
 
     def _outcome_of_frame(self, worker: WorkerProcess, frame: bytes) -> Outcome:
         sandbox, job = self._sandbox, self._job

@@ -82,6 +82,7 @@ class Guard:
         row: int,
         code: Code,
         environment: dict[str, str],
+        response_bytes_max: int,
         descriptors: tuple[int, int, int],
         on_exit: Callable[[Exit], None],
     ) -> None:
@@ -95,6 +96,7 @@ class Guard:
             "folder": str(code.folder),
             "environment": environment,
             "memory_mib": code.memory_mib,
+            "response_bytes_max": response_bytes_max,
         }
         self._send(message, descriptors)
         self._exits[worker] = on_exit

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 from collections import deque
 from collections.abc import Callable
 
@@ -28,21 +29,26 @@ class Output:
         self._tail: deque[str] = deque()
         self._tail_bytes = 0
         self._loop = asyncio.get_running_loop()
+        self._poll = select.poll()
         for pipe in self._pipes:
             os.set_blocking(pipe, False)
+            self._poll.register(pipe, select.POLLIN)
             self._loop.add_reader(pipe, self._read, pipe)
 
     def begin(self, on_line: OnLine) -> None:
         """An attempt starts: what comes from now on is its own; what came while nothing ran is nobody's."""
         self._on_line = on_line
         self._shown = 0
-        self._forget()
-        self._rests = dict.fromkeys(self._pipes, b"")
+        if self._tail or any(self._rests.values()):
+            self._forget()
+            self._rests = dict.fromkeys(self._pipes, b"")
 
     def end(self) -> str:
         """The attempt has ended: read what is left, and return its last lines."""
         self._drain()
         self._on_line = None
+        if not self._tail:
+            return ""
         text = "".join(self._tail)
         self._forget()
         return text
@@ -52,17 +58,20 @@ class Output:
         self._drain()
         for pipe in self._pipes:
             self._loop.remove_reader(pipe)
+            self._poll.unregister(pipe)
             os.close(pipe)
         self._pipes = {}
+        self._rests = {}
 
     def _drain(self) -> None:
-        for pipe, stream in self._pipes.items():
+        for pipe, _ in self._poll.poll(0):  # most attempts print nothing: one call tells for both
             for _ in range(DRAIN_READS_MAX):
                 if not self._read(pipe):
                     break
-            rest, self._rests[pipe] = self._rests[pipe], b""
+        for pipe, rest in self._rests.items():
             if rest:
-                self._line(stream, rest)
+                self._rests[pipe] = b""
+                self._line(self._pipes[pipe], rest)
 
     def _forget(self) -> None:
         self._tail.clear()

@@ -111,7 +111,6 @@ class Sandbox:
         """The worker has made its attempt and may make another."""
         if worker.number in self._workers and not worker.hung_up:
             self._idle[worker.number] = (worker, self.clock.boot())
-            worker.on_hung_up = lambda: self.retire(worker)
         else:
             self.retire(worker)
 
@@ -127,7 +126,11 @@ class Sandbox:
         guard = await self._running_guard()
         self._last_number += 1
         worker, descriptors = await WorkerProcess.open(
-            self._last_number, self.table.take(), key, frame_bytes_max=self.settings.response_bytes_max
+            self._last_number,
+            self.table.take(),
+            key,
+            frame_bytes_max=self.settings.response_bytes_max,
+            on_hung_up=self.retire,
         )
         self._workers[worker.number] = worker
         try:
@@ -136,6 +139,7 @@ class Sandbox:
                 row=worker.row,
                 code=code,
                 environment={**self.settings.environment, **dict(code.environment)},
+                response_bytes_max=self.settings.response_bytes_max,
                 descriptors=descriptors,
                 on_exit=lambda exit_: self._ended(worker, exit_),
             )
@@ -153,8 +157,8 @@ class Sandbox:
         if self._workers.pop(worker.number, None) is None:
             return
         self.table.give_back(worker.row)
-        if worker.on_exit is not None:
-            worker.on_exit(exit_)
+        if worker.user is not None:
+            worker.user.on_exit(exit_)
         worker.close()
 
     async def _running_guard(self) -> Guard:

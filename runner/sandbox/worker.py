@@ -4,35 +4,55 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from typing import cast
+from struct import Struct
+from typing import Protocol, cast
 
 from runner.sandbox.guard import Exit
 from runner.sandbox.output import Output
 
-__all__ = ["WorkerProcess"]
+__all__ = ["WorkerProcess", "WorkerUser"]
 
 FRAME_HEADER_BYTES = 4
 HEADER_BYTES_RESERVED = 1024 * 1024
+START = Struct("!Id")  # the length of the rest, and the moment of the limit
+
+
+class WorkerUser(Protocol):
+    """Whoever makes an attempt in a worker."""
+
+    def on_frame(self, frame: bytes) -> None:
+        """The result has come: an envelope."""
+
+    def on_exit(self, exit_: Exit) -> None:
+        """The worker has ended."""
+
+    def on_hung_up(self) -> None:
+        """The channel was closed from the other side."""
 
 
 class WorkerProcess(asyncio.Protocol):
-    """A worker process. Whoever runs an attempt in it sets `on_frame` and `on_exit` for that time.
+    """A worker process. `user` is told what happens to it; one without a user is idle.
 
-    `on_frame(data)` gets the envelope of a result, `on_exit(exit)` the worker's end; `on_hung_up()`
-    says that the channel was closed from the other side. A frame nobody waits for ends the worker.
+    `on_hung_up(worker)` is called when an idle worker closes its channel, or says something unasked.
     """
 
     def __init__(
-        self, number: int, row: int, key: tuple[str, str], *, output: Output, frame_bytes_max: int
+        self,
+        number: int,
+        row: int,
+        key: tuple[str, str],
+        *,
+        output: Output,
+        frame_bytes_max: int,
+        on_hung_up: "Callable[[WorkerProcess], None]",
     ) -> None:
         self.number = number
         self.row = row
         self.key = key
         self.output = output
-        self.on_frame: Callable[[bytes], None] | None = None
-        self.on_exit: Callable[[Exit], None] | None = None
-        self.on_hung_up: Callable[[], None] | None = None
+        self.user: WorkerUser | None = None
         self.hung_up = False
+        self._on_hung_up = on_hung_up
         self._frame_bytes_max = frame_bytes_max + HEADER_BYTES_RESERVED
         self._transport: asyncio.Transport
         self._parts: list[bytes] = []
@@ -40,23 +60,34 @@ class WorkerProcess(asyncio.Protocol):
 
     @classmethod
     async def open(
-        cls, number: int, row: int, key: tuple[str, str], *, frame_bytes_max: int
+        cls,
+        number: int,
+        row: int,
+        key: tuple[str, str],
+        *,
+        frame_bytes_max: int,
+        on_hung_up: "Callable[[WorkerProcess], None]",
     ) -> tuple["WorkerProcess", tuple[int, int, int]]:
         """A worker to be, and its ends of channel, stdout and stderr: close them once they are sent."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)  # noqa: FBT003 - it takes no keyword
         output, output_end = os.pipe()
         errors, errors_end = os.pipe()
-        worker = cls(number, row, key, output=Output(output, errors), frame_bytes_max=frame_bytes_max)
+        worker = cls(
+            number,
+            row,
+            key,
+            output=Output(output, errors),
+            frame_bytes_max=frame_bytes_max,
+            on_hung_up=on_hung_up,
+        )
         await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
         return worker, (theirs.detach(), output_end, errors_end)
 
-    def send(self, header: bytes, body: bytes) -> None:
-        """Give the worker a frame: a JSON header and a raw body."""
-        length = FRAME_HEADER_BYTES + len(header) + len(body)
-        self._transport.write(
-            b"".join((length.to_bytes(4, "big"), len(header).to_bytes(4, "big"), header, body))
-        )
+    def send(self, limit_at: float, envelope: bytes) -> None:
+        """Give the worker an invocation, whose attempt has its limit at that moment of the boot clock."""
+        start = START.pack(START.size - FRAME_HEADER_BYTES + len(envelope), limit_at)
+        self._transport.write(start + envelope)
 
     def close(self) -> None:
         """Let go of channel and pipes."""
@@ -90,14 +121,16 @@ class WorkerProcess(asyncio.Protocol):
         self._hang_up()
 
     def _deliver(self, frame: bytes) -> None:
-        if self.on_frame is None:
+        if self.user is None:
             self._hang_up()
         else:
-            self.on_frame(frame)
+            self.user.on_frame(frame)
 
     def _hang_up(self) -> None:
         self._parts = []
         if not self.hung_up:
             self.hung_up = True
-            if self.on_hung_up is not None:
-                self.on_hung_up()
+            if self.user is None:
+                self._on_hung_up(self)
+            else:
+                self.user.on_hung_up()

@@ -85,6 +85,19 @@ async def test_nobody_serves_under_that_name(gateway: Broker, serving: tuple[Bro
         await asyncio.wait_for(gateway.call("runner-2", call()), 5)
 
 
+async def test_a_runner_that_has_begun_to_serve_is_there(world: World, gateway: Broker) -> None:
+    broker = await world.connect("runner")
+
+    def take(call: Invocation, envelope: bytes, answer: Answer) -> None:
+        answering.append(asyncio.ensure_future(answer(Succeeded())))
+
+    answering: list[asyncio.Future[None]] = []
+    for number in range(200):  # a server that learns of it a moment too late would say that nobody is there
+        await broker.serve(f"runner-{number}", take)
+        assert await gateway.call(f"runner-{number}", call()) == Succeeded()
+    await asyncio.gather(*answering)
+
+
 async def test_each_of_many_calls_gets_its_own_reply(gateway: Broker, serving: tuple[Broker, Runner]) -> None:
     calls = [call(str(number).encode()) for number in range(50)]
     calling = [asyncio.create_task(gateway.call("runner-1", each)) for each in calls]

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from quarterhour.broker.nats.append import Append
-from quarterhour.broker.nats.connection import Link
 from quarterhour.broker.nats.layout import Message
+from quarterhour.broker.nats.link import Link
 from quarterhour.errors import Conflict
 from quarterhour.lifecycle import State
 from quarterhour.record import waiting

@@ -178,13 +178,13 @@ async def test_a_server_that_hangs_is_away_within_the_promised_time(own: World, 
     try:
         started = time.monotonic()
         operations: list[Coroutine[Any, Any, object]] = [
-            *(broker.enqueue(invocation()) for _ in range(30)),
+            *(broker.enqueue(invocation()) for _ in range(200)),
             broker.tend(["report"]),
             broker.read("report", invocation().id),
         ]
         results = await asyncio.gather(*operations, return_exceptions=True)
         assert all(isinstance(result, BrokerUnavailable) for result in results), results
-        assert time.monotonic() - started < ANSWER_S + 0.9
+        assert time.monotonic() - started < ANSWER_S + 2
     finally:
         server.resume()
     await eventually(lambda: _accepts(broker), deadline_s=10, what="it is back")

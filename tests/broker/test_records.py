@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from quarterhour.broker import Broker
-from quarterhour.broker.port import Run
+from quarterhour.broker.port import Delivery, Run, Settlement
 from quarterhour.errors import Conflict
 from quarterhour.ids import new_id
 from quarterhour.lifecycle import State
@@ -153,7 +154,10 @@ async def test_the_status_of_what_has_ended(ready: Broker) -> None:
         assert (status.record.state, status.run) == (state, None)
 
 
-async def test_a_change_wakes_who_waits_for_it(world: World) -> None:
+@pytest.mark.parametrize(("settle", "state"), [(complete, State.SUCCEEDED), (bury, State.DEAD)])
+async def test_a_change_wakes_who_waits_for_it(
+    world: World, settle: Callable[[Delivery], Settlement], state: State
+) -> None:
     runner, gateway = await world.connect("runner"), await world.connect("gateway")
     await runner.prepare([manifest()])
     await gateway.enqueue(invocation())
@@ -162,11 +166,11 @@ async def test_a_change_wakes_who_waits_for_it(world: World) -> None:
 
     async def ended() -> bool:
         status = await gateway.status(wanted)
-        return status is not None and status.record.state is State.SUCCEEDED
+        return status is not None and status.record.state is state
 
     async with gateway.changes(wanted) as changed:
         started_at = time.monotonic()
-        settling = asyncio.create_task(runner.settle(complete(delivery)))
+        settling = asyncio.create_task(runner.settle(settle(delivery)))
         while not await ended():
             await changed(20.0)
         assert time.monotonic() - started_at < 5.0

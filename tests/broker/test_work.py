@@ -191,6 +191,18 @@ async def test_a_retry_that_is_due_comes_at_once(ready: Broker) -> None:
     assert [attempt.attempt for attempt in status.record.attempts] == [1, 2]
 
 
+async def test_the_largest_body_can_be_buried_with_much_evidence(ready: Broker) -> None:
+    await ready.enqueue(invocation(body=bytes(ready.body_bytes_max)))
+    [delivery] = await pulled(ready)
+    settlement = bury(delivery)
+    [attempt] = settlement.record.attempts
+    evidence = tuple(replace(attempt, attempt=number, logs="x" * 64 * 1024) for number in range(1, 7))
+    await ready.settle(replace(settlement, record=replace(settlement.record, attempts=evidence)))
+    record = await ready.read("report", delivery.invocation.id)
+    assert record is not None
+    assert record.attempts == evidence
+
+
 async def test_settling_over_another_revision_changes_nothing(ready: Broker) -> None:
     await ready.enqueue(invocation())
     [first] = await pulled(ready)

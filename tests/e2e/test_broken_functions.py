@@ -42,7 +42,11 @@ BROKEN: dict[str, tuple[str, ...]] = {
     "value": ("functions/value.py: config: timeout", "'soon'", "must be a number of seconds above 0"),
     "key": ("functions/key.py: config: 'timout'", "timeout, retries"),
     "computed": ("functions/computed.py", "config", "line 2"),
-    "toml": ('quarterhour.toml: [functions."toml"]: memory', "'lots'", "must be a whole number of MiB from 64"),
+    "toml": (
+        'quarterhour.toml: [functions."toml"]: memory',
+        "'lots'",
+        "must be a whole number of MiB from 64",
+    ),
     "toml-background": ('quarterhour.toml: [functions."toml-background"]: retries', "-1", "from 0 to 100"),
     "null": ("functions/null.py",),
 }
@@ -95,7 +99,10 @@ async def test_the_others_run(system: System) -> None:
 REFUSED = {
     "no TOML": ("this is [no TOML", ("quarterhour.toml", "line 1")),
     "an unknown key": ("[quarterhour]\nslotz = 3", ("quarterhour.toml: [quarterhour] slotz", "slots")),
-    "a bad value": ("[quarterhour]\nslots = 0", ("quarterhour.toml: [quarterhour] slots is 0", "from 1 to 1024")),
+    "a bad value": (
+        "[quarterhour]\nslots = 0",
+        ("quarterhour.toml: [quarterhour] slots is 0", "from 1 to 1024"),
+    ),
 }
 
 

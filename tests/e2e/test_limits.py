@@ -4,6 +4,7 @@ import asyncio
 import textwrap
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.notes import NOTE, notes
-from tests.system import Process, System, alive
+from tests.system import System, alive
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -33,8 +34,10 @@ FUNCTIONS = {
         own_session = subprocess.Popen(["sleep", "120"], start_new_session=True)
         deaf = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 120; sleep 120"])
         # A daemon: its parent ends at once, so that nobody in the worker is its parent any more.
-        daemon = "import os, time; os.setsid(); os.fork() and os._exit(0); print(os.getpid(), flush=True); time.sleep(120)"
-        daemon_pid = int(subprocess.Popen([sys.executable, "-c", daemon], stdout=subprocess.PIPE).stdout.readline())
+        daemon = "import os, time; os.setsid(); os.fork() and os._exit(0)"
+        daemon += "; print(os.getpid(), flush=True); time.sleep(120)"
+        daemon = subprocess.Popen([sys.executable, "-c", daemon], stdout=subprocess.PIPE)
+        daemon_pid = int(daemon.stdout.readline())
         note("began", context, children=[plain.pid, own_session.pid, deaf.pid, daemon_pid])
         time.sleep(120)
         """,
@@ -127,24 +130,39 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
         yield system
 
 
-def runner_of(system: System) -> Process:
-    (runner,) = [process for process in system.processes if process.facts("runner_started")]
-    return runner
+CRASHES = {
+    "exits-background": "exited with status 3",
+    "kills-itself-background": "was killed by SIGKILL",
+    "segfaults-background": "was killed by SIGSEGV",
+    "closes-everything-background": "closed its connection",
+    "closes-everything-and-returns-background": "exited with status 74",
+}
+OTHERS = ["eats-memory-background", "blocks-in-c-background", "deaf-background", "says-goodbye-background"]
 
 
-async def end_of(system: System, name: str) -> dict[str, Any]:
-    """How an invocation ends that runs beside a neighbour, which has to be unharmed."""
-    gate = f"gate of {name}"
-    neighbour = await system.enqueue(
-        "neighbour-background", content=gate, headers={"content-type": "text/plain"}
+@dataclass
+class Ends:
+    """How everything ended that ran at the same time on one runner."""
+
+    by_name: dict[str, dict[str, Any]]
+    neighbours: list[dict[str, Any]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ends(system: System) -> Ends:
+    """All that is bad, run at once beside neighbours that began before and end after it."""
+    gate = {"content": "gate", "headers": {"content-type": "text/plain"}}
+    neighbours = [await system.enqueue("neighbour-background", **gate) for _ in range(4)]
+    for id in neighbours:
+        await system.in_state(id, "running")
+    names = [*CRASHES, *OTHERS]
+    ids = await asyncio.gather(*(system.enqueue(name) for name in names))
+    statuses = await asyncio.gather(*(system.in_state(id, "dead", deadline_s=30) for id in ids))
+    (system.folder / "gate").touch()
+    return Ends(
+        by_name=dict(zip(names, statuses, strict=True)),
+        neighbours=[await system.in_state(id, "succeeded", "dead") for id in neighbours],
     )
-    await system.in_state(neighbour, "running")
-    try:
-        return await system.in_state(await system.enqueue(name), "succeeded", "dead", deadline_s=30)
-    finally:
-        (system.folder / gate).touch()
-        unharmed = await system.in_state(neighbour, "succeeded", "dead")
-        assert (unharmed["result"], unharmed["attempt"]) == ("unharmed", 1)
 
 
 def moment(text: str) -> float:
@@ -179,7 +197,11 @@ async def test_two_minutes_with_a_limit_of_three_seconds(system: System) -> None
 
     status = await system.in_state(id, "dead")
     assert (status["reason"], status["outcome"], status["attempt"]) == ("timed_out", "timed_out", 2)
-    assert status["error"] == {"type": "TimedOut", "message": "Task timed out after 3.00 seconds", "trace": []}
+    assert status["error"] == {
+        "type": "TimedOut",
+        "message": "Task timed out after 3.00 seconds",
+        "trace": [],
+    }
     assert [took_s(attempt) for attempt in status["attempts"]] == pytest.approx([3, 3], abs=0.5)
     assert all("last words" in attempt["logs"] for attempt in status["attempts"])
     (_, second) = noted(system, "began", status)
@@ -189,32 +211,23 @@ async def test_two_minutes_with_a_limit_of_three_seconds(system: System) -> None
     await counted(system, 1, "quarterhour_dead_letters_total", function=name, reason="timed_out")
 
 
-async def test_one_that_is_deaf_to_sigterm_is_killed_a_second_later(system: System) -> None:
-    status = await end_of(system, "deaf-background")
-    assert (status["state"], status["reason"]) == ("dead", "timed_out")
+async def test_one_that_is_deaf_to_sigterm_is_killed_a_second_later(system: System, ends: Ends) -> None:
+    status = ends.by_name["deaf-background"]
+    assert status["reason"] == "timed_out"
     assert took_s(status["attempts"][0]) == pytest.approx(2, abs=0.5)
     (began,) = noted(system, "began", status)
     assert not alive(began["pid"])
 
 
-async def test_at_its_limit_it_has_a_second_to_say_goodbye(system: System) -> None:
-    status = await end_of(system, "says-goodbye-background")
-    assert (status["state"], status["reason"]) == ("dead", "timed_out")
+async def test_at_its_limit_it_has_a_second_to_say_goodbye(ends: Ends) -> None:
+    status = ends.by_name["says-goodbye-background"]
+    assert status["reason"] == "timed_out"
     assert "goodbye" in status["attempts"][0]["logs"]
     assert took_s(status["attempts"][0]) == pytest.approx(0.5, abs=0.4)
 
 
-CRASHES = {
-    "exits-background": "exited with status 3",
-    "kills-itself-background": "was killed by SIGKILL",
-    "segfaults-background": "was killed by SIGSEGV",
-    "closes-everything-background": "closed its connection",
-    "closes-everything-and-returns-background": "exited with status 74",
-}
-
-
 def assert_noticed_at_once(system: System, status: dict[str, Any]) -> None:
-    """An attempt is over within 100 ms of what ended it; the quickest of three, since others use the machine."""
+    """An attempt is over 100 ms after what ended it: the quickest of three, since others use the machine."""
     ends = [note["now"] for note in noted(system, "end", status)]
     lags = [
         moment(attempt["finished_at"]) - end for attempt, end in zip(status["attempts"], ends, strict=True)
@@ -223,22 +236,20 @@ def assert_noticed_at_once(system: System, status: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", CRASHES)
-async def test_a_crash_costs_the_attempt_alone(system: System, name: str) -> None:
-    before = await system.metric("quarterhour_outcomes_total", function=name, result="crashed")
-    status = await end_of(system, name)
-    assert (status["state"], status["reason"], status["attempt"]) == ("dead", "crashed", 3)
+async def test_a_crash_costs_the_attempt_alone(system: System, ends: Ends, name: str) -> None:
+    status = ends.by_name[name]
+    assert (status["reason"], status["attempt"]) == ("crashed", 3)
     for attempt in status["attempts"]:
         assert attempt["outcome"] == "crashed"
         assert CRASHES[name] in attempt["error"]["message"]
         assert "last words" in attempt["logs"]
     assert_noticed_at_once(system, status)
-    assert runner_of(system).popen.poll() is None
-    await counted(system, before + 3, "quarterhour_outcomes_total", function=name, result="crashed")
+    await counted(system, 3, "quarterhour_outcomes_total", function=name, result="crashed")
 
 
-async def test_allocating_without_end_costs_the_attempt_alone(system: System) -> None:
-    status = await end_of(system, "eats-memory-background")
-    assert (status["state"], status["attempt"]) == ("dead", 3)
+async def test_allocating_without_end_costs_the_attempt_alone(system: System, ends: Ends) -> None:
+    status = ends.by_name["eats-memory-background"]
+    assert status["attempt"] == 3
     for attempt in status["attempts"]:
         assert attempt["error"]["type"] == "MemoryError"
         assert "last words" in attempt["logs"]
@@ -246,25 +257,16 @@ async def test_allocating_without_end_costs_the_attempt_alone(system: System) ->
     assert len({note["pid"] for note in noted(system, "end", status)}) == 3  # none was used again
 
 
-async def test_blocking_for_ever_in_c_costs_the_attempt_alone(system: System) -> None:
-    status = await end_of(system, "blocks-in-c-background")
-    assert (status["state"], status["reason"]) == ("dead", "timed_out")
+async def test_blocking_for_ever_in_c_costs_the_attempt_alone(system: System, ends: Ends) -> None:
+    status = ends.by_name["blocks-in-c-background"]
+    assert status["reason"] == "timed_out"
     assert took_s(status["attempts"][0]) == pytest.approx(1, abs=0.5)
     (began,) = noted(system, "began", status)
     assert not alive(began["pid"])
 
 
-async def test_all_of_them_at_once_harm_nobody(system: System) -> None:
-    names = [*CRASHES, "eats-memory-background", "blocks-in-c-background"] * 2
-    neighbours = await asyncio.gather(
-        *(
-            system.enqueue("neighbour-background", content="all", headers={"content-type": "text/plain"})
-            for _ in range(4)
-        )
-    )
-    ids = await asyncio.gather(*(system.enqueue(name) for name in names))
-    for id in ids:
-        await system.in_state(id, "dead", deadline_s=30)
-    (system.folder / "all").touch()
-    for id in neighbours:
-        assert (await system.in_state(id, "succeeded"))["attempt"] == 1
+async def test_the_neighbours_are_unharmed(system: System, ends: Ends) -> None:
+    assert [(status["result"], status["attempt"]) for status in ends.neighbours] == [("unharmed", 1)] * 4
+    (runner,) = [process for process in system.processes if process.facts("runner_started")]
+    assert runner.popen.poll() is None
+    assert not runner.facts("guard_died")

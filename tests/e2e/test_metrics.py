@@ -134,7 +134,8 @@ async def test_requests_total(scraped: Scraped) -> None:
         return {
             labels["status"]: value
             for (name, pairs), value in samples.items()
-            if name == "quarterhour_requests_total" and (labels := dict(pairs))["function"] in {"acts", "acts-background"}
+            if name == "quarterhour_requests_total"
+            and (labels := dict(pairs))["function"] in {"acts", "acts-background"}
         }
 
     before = await counts()
@@ -144,12 +145,19 @@ async def test_requests_total(scraped: Scraped) -> None:
     await scraped.act("acts-background", "work")
     after = await counts()
     moved = {status: value - before.get(status, 0) for status, value in after.items()}
-    assert {status: value for status, value in moved.items() if value} == {"200": 1, "500": 1, "504": 1, "202": 1}
+    assert {status: value for status, value in moved.items() if value} == {
+        "200": 1,
+        "500": 1,
+        "504": 1,
+        "202": 1,
+    }
 
 
 async def test_requests_to_nothing_are_counted_under_no_name(scraped: Scraped) -> None:
     labels = {"function": "", "mode": "", "status": "404"}
-    before = (await scraped.samples(scraped.gateway)).get(("quarterhour_requests_total", tuple(sorted(labels.items()))), 0)
+    before = (await scraped.samples(scraped.gateway)).get(
+        ("quarterhour_requests_total", tuple(sorted(labels.items()))), 0
+    )
     await scraped.system.post("no-such-function")
     assert await scraped.value(scraped.gateway, "quarterhour_requests_total", **labels) == before + 1
     assert "no-such-function" not in await scraped.system.metrics_page(scraped.gateway)
@@ -186,7 +194,9 @@ async def test_retries_total(scraped: Scraped) -> None:
     await scraped.becomes(before + 2, scraped.runner, **metric)
 
 
-@pytest.mark.parametrize(("what", "reason"), [("fail", "failed"), ("hang", "timed_out"), ("crash", "crashed")])
+@pytest.mark.parametrize(
+    ("what", "reason"), [("fail", "failed"), ("hang", "timed_out"), ("crash", "crashed")]
+)
 async def test_dead_letters_total(scraped: Scraped, what: str, reason: str) -> None:
     metric = {"name": "quarterhour_dead_letters_total", "function": "acts-background", "reason": reason}
     before = await scraped.value(scraped.runner, **metric)

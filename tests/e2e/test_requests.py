@@ -1,4 +1,4 @@
-"""What a function sees of its request, from the socket to the handler: the "Requests" of Netlify's behaviour."""
+"""What a function sees of its request, socket to handler: the "Requests" of Netlify's behaviour."""
 
 import json
 from collections.abc import AsyncIterator
@@ -73,7 +73,9 @@ async def test_only_the_very_suffix_makes_a_background_function(system: System, 
     assert (await exchange(port_of(system), request(f"{PREFIX}/{name}"))).status == 200
 
 
-@pytest.mark.parametrize("rest", ["/", "/a/b", "//", "//a//", "%2F", "%2fa", "/%zz", "/a;b=1/%C3%A9", "/echo"])
+@pytest.mark.parametrize(
+    "rest", ["/", "/a/b", "//", "//a//", "%2F", "%2fa", "/%zz", "/a;b=1/%C3%A9", "/echo"]
+)
 async def test_any_path_below_reaches_the_function_as_it_is(system: System, rest: str) -> None:
     event = await echoed(system, request(f"{PREFIX}/echo{rest}?q=1"))
     assert event["path"] == f"{PREFIX}/echo{rest}"
@@ -100,7 +102,9 @@ async def test_what_is_no_address_never_reaches_a_function(system: System, path:
     assert answer.status in {400, 404}  # servers differ on whether it is HTTP at all
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW", "M-1"])
+@pytest.mark.parametrize(
+    "method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW", "M-1"]
+)
 async def test_every_method_runs_the_function(system: System, method: str) -> None:
     answer = await exchange(port_of(system), request(f"{PREFIX}/echo", method, "Origin: http://x\r\n"))
     assert answer.status == 200
@@ -146,7 +150,11 @@ HEADERS: dict[str, tuple[str, str, list[str]]] = {
     "empty": ("X-Empty:", "x-empty", [""]),
     "latin": ("X-Latin: caf\xe9", "x-latin", ["caf\xe9"]),
     "cookies": ("Cookie: a=1\r\nCookie: b=2", "cookie", ["a=1", "b=2"]),
-    "not believed": ("X-Nf-Function-Name: other\r\nX-Netlify-Original-Pathname: /p", "x-nf-function-name", ["other"]),
+    "not believed": (
+        "X-Nf-Function-Name: other\r\nX-Netlify-Original-Pathname: /p",
+        "x-nf-function-name",
+        ["other"],
+    ),
     "client-ip": ("Client-IP: 6.6.6.6", "client-ip", ["127.0.0.1"]),
     "x-nf-client": ("X-NF-Client-Connection-IP: 6.6.6.6", "x-nf-client-connection-ip", ["127.0.0.1"]),
     "forwarded": ("X-Forwarded-For: 6.6.6.6", "client-ip", ["127.0.0.1"]),
@@ -207,7 +215,13 @@ async def test_text_is_the_body_as_it_came(system: System, content_type: str) ->
     assert (event["body"], event["isBase64Encoded"]) == (body, False)
 
 
-OTHER_TYPES = ["application/octet-stream", "multipart/form-data; boundary=x", "image/png", "application/jsonx", ""]
+OTHER_TYPES = [
+    "application/octet-stream",
+    "multipart/form-data; boundary=x",
+    "image/png",
+    "application/jsonx",
+    "",
+]
 
 
 @pytest.mark.parametrize("content_type", OTHER_TYPES)
@@ -245,7 +259,9 @@ async def test_a_chunked_body_arrives_whole(system: System) -> None:
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("name", ["size", "quiet-background"])
-async def test_a_body_may_have_six_mebibytes_and_no_byte_more(system: System, name: str, framing: str) -> None:
+async def test_a_body_may_have_six_mebibytes_and_no_byte_more(
+    system: System, name: str, framing: str
+) -> None:
     async def status(size: int) -> tuple[int, Any]:
         body, path = b"x" * size, f"{PREFIX}/{name}"
         if framing == "length":

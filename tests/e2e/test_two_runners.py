@@ -1,4 +1,4 @@
-"""Two runners share the work: both take part, each invocation runs once, and the loss of one loses nothing."""
+"""Two runners share the work: both take part, each invocation runs once, the loss of one loses nothing."""
 
 import asyncio
 import time
@@ -24,7 +24,9 @@ def handler(event, context):
 
 async def started(system: System) -> tuple[Process, Process]:
     await system.start_gateway()
-    first, second = await asyncio.gather(system.start_runner("--slots", "8"), system.start_runner("--slots", "8"))
+    first, second = await asyncio.gather(
+        system.start_runner("--slots", "8"), system.start_runner("--slots", "8")
+    )
     return first, second
 
 

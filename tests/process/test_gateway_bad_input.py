@@ -207,3 +207,15 @@ async def test_a_websocket_is_refused(rig: Rig) -> None:
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     assert status_of(await rig.raw(data.encode())) in {200, 403}  # Granian passes over the upgrade
+
+
+async def test_a_client_that_goes_away_while_its_body_is_dropped_leaves_no_trace(rig: Rig) -> None:
+    for _ in range(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(
+            f"POST {PREFIX}/hello HTTP/1.1\r\nHost: x\r\nContent-Length: {20 * MIB}\r\n\r\n".encode()
+        )
+        writer.write(b"x" * MIB)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        writer.transport.abort()
+    assert (await rig.client.get(f"{PREFIX}/hello")).status_code == 200

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Collection
 import orjson
 import structlog
 
-from quarterhour.broker.nats.connection import Link, Msg
 from quarterhour.broker.nats.layout import Layout
+from quarterhour.broker.nats.link import Link, Msg
 from quarterhour.broker.nats.stream import Stream
 from quarterhour.errors import BrokerUnavailable
 

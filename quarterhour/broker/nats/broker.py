@@ -7,9 +7,10 @@ from quarterhour.broker.nats.address import Address, parse_address
 from quarterhour.broker.nats.append import Append
 from quarterhour.broker.nats.bells import Bells
 from quarterhour.broker.nats.calls import Calls
-from quarterhour.broker.nats.connection import Link, NoResponders, Refused, open_link, running
+from quarterhour.broker.nats.connection import open_link, running
 from quarterhour.broker.nats.directory import Directory
 from quarterhour.broker.nats.layout import Layout
+from quarterhour.broker.nats.link import Link, NoResponders, Refused
 from quarterhour.broker.nats.queue import Queue
 from quarterhour.broker.nats.records import Records
 from quarterhour.broker.nats.stream import Stream

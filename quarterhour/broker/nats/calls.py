@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import structlog
 
-from quarterhour.broker.nats.connection import Link, Msg, NoResponders, Subscription
 from quarterhour.broker.nats.layout import Layout
+from quarterhour.broker.nats.link import Link, Msg, NoResponders, Subscription
 from quarterhour.broker.port import Answer
 from quarterhour.errors import EnvelopeError, RunnerGone, TooLarge
 from quarterhour.invocation import Invocation, decode_invocation, encode_invocation
@@ -58,7 +58,7 @@ class Calls:
         """Receive no further calls; those on their way are still taken."""
         if self._serving is not None:
             serving, self._serving = self._serving, None
-            await self._link.unsubscribe(serving)
+            await self._link.drain(serving)
 
     async def _answer(self, to: str, reply: Reply) -> None:
         data = encode_reply(reply)

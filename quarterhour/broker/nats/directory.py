@@ -11,8 +11,8 @@ from contextlib import suppress
 import orjson
 import structlog
 
-from quarterhour.broker.nats.connection import Link, Msg
 from quarterhour.broker.nats.layout import Layout
+from quarterhour.broker.nats.link import Link, Msg
 from quarterhour.broker.nats.stream import Stream
 from quarterhour.broker.port import Beat
 from quarterhour.function import Manifest

@@ -14,7 +14,7 @@ beats, bells and questions are plain messages that nobody stores.
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -160,18 +160,29 @@ class Layout:
             headers["Nats-TTL"] = _ttl(self._options.record_failed_s)
         return Message(self.record(record.function, record.id), encode_record(record), headers)
 
-    def settled(self, settlement: Settlement, now: float) -> tuple[Message, ...]:
-        """All that one settlement stores, at `now` (Unix s)."""
+    def settled(self, settlement: Settlement, now: float, *, bytes_max: int) -> tuple[Message, ...]:
+        """All that one settlement stores, at `now` (Unix s), no message above `bytes_max` if it can be."""
         record = self.stored(settlement.record)
         if settlement.record.state is State.DEAD:
-            return (record, self.buried(settlement.record, record.payload, settlement.delivery.envelope))
+            envelope = settlement.delivery.envelope
+            return (record, self.buried(settlement.record, envelope, bytes_max=bytes_max))
         if settlement.retry is not None:
             return (record, self._retry(settlement.retry, now))
         return (record,)
 
-    def buried(self, record: Record, record_bytes: bytes, envelope: bytes) -> Message:
-        """The dead letter: an envelope whose header is the record and whose body is the invocation's own."""
-        data = b"".join((len(record_bytes).to_bytes(4, "big"), record_bytes, envelope))
+    def buried(self, record: Record, envelope: bytes, *, bytes_max: int) -> Message:
+        """The dead letter: an envelope whose header is the record and whose body is the invocation's own.
+
+        Beside a large body there may be no room for all of the evidence; the record has it for a while.
+        """
+        room = bytes_max - len(envelope) - 4
+        evidence = encode_record(record)
+        if len(evidence) > room:
+            record = replace(record, attempts=tuple(replace(each, logs="") for each in record.attempts))
+            evidence = encode_record(record)
+        if len(evidence) > room:
+            evidence = encode_record(replace(record, attempts=()))
+        data = b"".join((len(evidence).to_bytes(4, "big"), evidence, envelope))
         subject = f"{self.namespace}.d.{function_token(record.function)}.{invocation_token(record.id)}"
         return Message(subject, data, {"Nats-TTL": _ttl(self._options.dead_letter_s)})
 

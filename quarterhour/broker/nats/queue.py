@@ -15,6 +15,7 @@ from quarterhour.invocation import Invocation
 __all__ = ["Queue"]
 
 TRIM_EVERY_S = 3.0
+TRIM_AT_ONCE_MAX = 10_000  # sequences: tens of milliseconds
 
 
 class Queue:
@@ -83,7 +84,15 @@ class Queue:
             return
         self._trimmed_at = now
         for backlog in backlogs:
-            if backlog.settled > self._trimmed.get(backlog.function, 0):
-                everything = self._layout.all_work(backlog.function)
-                await self._stream.purge(everything, below=backlog.settled + 1)
-                self._trimmed[backlog.function] = backlog.settled
+            await self._trim_one(backlog)
+
+    async def _trim_one(self, backlog: Backlog) -> None:
+        """Remove what is settled in steps, since accepting waits while the server removes."""
+        done = self._trimmed.get(backlog.function)
+        if backlog.settled == (done or 0):
+            return
+        steps = range(done + TRIM_AT_ONCE_MAX, backlog.settled, TRIM_AT_ONCE_MAX) if done is not None else ()
+        everything = self._layout.all_work(backlog.function)
+        for sequence in (*steps, backlog.settled):
+            await self._stream.purge(everything, below=sequence + 1)
+        self._trimmed[backlog.function] = backlog.settled

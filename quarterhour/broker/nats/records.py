@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from quarterhour.broker.nats.append import Append
-from quarterhour.broker.nats.connection import Link, Msg
 from quarterhour.broker.nats.layout import Layout, Place
+from quarterhour.broker.nats.link import Link, Msg
 from quarterhour.broker.nats.stream import Stored, Stream
 from quarterhour.broker.nats.who import Who
 from quarterhour.broker.port import Run, Status

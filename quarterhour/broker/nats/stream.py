@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from quarterhour.broker.nats.connection import Link, Msg, Refused, has_status
 from quarterhour.broker.nats.layout import CONSUMER_PREFIX, Layout, seconds_of
+from quarterhour.broker.nats.link import Link, Msg, Refused, has_status
 
 __all__ = ["Backlog", "Stored", "Stream"]
 

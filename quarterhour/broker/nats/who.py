@@ -5,8 +5,8 @@ from collections.abc import Callable
 import orjson
 
 from quarterhour.broker.names import invocation_token
-from quarterhour.broker.nats.connection import Link, Msg, NoAnswer, NoResponders
 from quarterhour.broker.nats.layout import Layout
+from quarterhour.broker.nats.link import Link, Msg, NoAnswer, NoResponders
 from quarterhour.broker.port import Run
 
 __all__ = ["Who"]

@@ -16,8 +16,8 @@ import structlog
 from quarterhour.broker.names import function_token
 from quarterhour.broker.nats.append import Append
 from quarterhour.broker.nats.bells import Bells
-from quarterhour.broker.nats.connection import Link, Msg, has_status
 from quarterhour.broker.nats.layout import NS, Layout, Place
+from quarterhour.broker.nats.link import Link, Msg, has_status
 from quarterhour.broker.nats.records import Records
 from quarterhour.broker.nats.stream import Stream
 from quarterhour.broker.port import BrokerOptions, Delivery, Settlement
@@ -30,7 +30,7 @@ from quarterhour.record import is_settled
 __all__ = ["Work"]
 
 PULL_S = 1.0
-GLANCE_S = 0.02
+GLANCE_S = 0.05
 UNKNOWN_VERSION_DELAY_S = 30.0
 
 ACK, NAK, RENEW, TERM = b"", b"-NAK", b"+WPI", b"+TERM"
@@ -192,9 +192,9 @@ class Work:
                 now=self._clock.now(),
                 runner=self._options.name,
             )
-            stored = self._layout.stored(record)
+            letter = self._layout.buried(record, message.data, bytes_max=self._link.payload_bytes_max)
             try:
-                await self._append.store(stored, self._layout.buried(record, stored.payload, message.data))
+                await self._append.store(self._layout.stored(record), letter)
             except Conflict:
                 return  # somebody else is at it; it will be delivered again
         await self._link.publish(message.reply, ACK)
@@ -213,8 +213,9 @@ class Work:
     async def settle(self, settlement: Settlement) -> None:
         """Store the record with what follows from it, then acknowledge."""
         retry, now = settlement.retry, self._clock.now()
+        bytes_max = self._link.payload_bytes_max
         try:
-            await self._append.store(*self._layout.settled(settlement, now))
+            await self._append.store(*self._layout.settled(settlement, now, bytes_max=bytes_max))
         except Conflict:
             if await self._records.same_as(settlement.record) is None:
                 raise

@@ -13,6 +13,7 @@ import inspect
 import json
 import os
 import resource
+import struct
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ import quarterhour
 
 __all__ = ["main"]
 
-READ_BYTES = 262144
+READ_BYTES = 65536
 MESSAGE_CHARACTERS_MAX = 8192
 TRACE_LINES_MAX = 50
 TRACE_LINE_CHARACTERS_MAX = 1024
@@ -70,14 +71,20 @@ class InvalidResult(Exception):  # noqa: N818 - shown to authors under this name
 
 Frame = tuple[dict[str, Any], bytes]
 
+START = struct.Struct("!Id")  # the length of the rest, and the moment of the limit
+# What `json.loads` comes to, for text that is known to be JSON.
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
 
 class Worker:
     """One function's worker, from its first frame to the end of its channel."""
 
-    def __init__(self, channel: int, path: str, memory_mib: int) -> None:
+    def __init__(self, channel: int, path: str, memory_mib: int, response_bytes_max: int) -> None:
         self.channel = channel
         self.path = path
         self.memory_mib = memory_mib
+        self.response_bytes_max = response_bytes_max
         self.module: ModuleType | None = None
         self.loop: asyncio.Runner | None = None
 
@@ -85,7 +92,7 @@ class Worker:
         """Answer frames until the runner closes the channel."""
         pid = os.getpid()
         while (frame := self.read()) is not None:
-            header, body = self.attempt(*split(frame))
+            header, body = self.attempt(*frame)
             flush()
             if os.getpid() != pid:
                 os._exit(0)  # a fork that the handler made has returned as well: it has no result to give
@@ -93,18 +100,18 @@ class Worker:
                 header["retire"] = True
             self.write(header, body)
 
-    def attempt(self, control: dict[str, Any], envelope: bytes) -> Frame:
+    def attempt(self, limit_at: float, envelope: bytes) -> Frame:
         """Run the handler once; whatever it raises becomes a frame."""
         try:
             header, body = split(envelope)
-            result = self.run(control, header, body if header["has_body"] else None)
-            if control["mode"] == "synchronous":
-                return response_frame(result, control["response_bytes_max"])
+            result = self.run(limit_at, header, body if header["has_body"] else None)
+            if header["mode"] == "synchronous":
+                return response_frame(result, self.response_bytes_max)
             return value_frame(result)
         except BaseException as error:  # noqa: BLE001 - the edge of user code
             return raised_frame(error)
 
-    def run(self, control: dict[str, Any], header: dict[str, Any], body: bytes | None) -> Any:
+    def run(self, limit_at: float, header: dict[str, Any], body: bytes | None) -> Any:
         """Call the handler with its event and context."""
         if self.module is None:
             self.module = load(MODULE_NAME, self.path)
@@ -117,7 +124,7 @@ class Worker:
             function=header["function"],
             memory_mib=self.memory_mib,
             attempt=header["attempt"],
-            limit_at=control["limit_at"],
+            limit_at=limit_at,
             errors=header["errors"],
         )
         result = handler(make_event(header, body), context)
@@ -127,14 +134,15 @@ class Worker:
             result = self.loop.run(awaited(result))
         return result
 
-    def read(self) -> bytes | None:
-        """The next frame; None at the end of the channel."""
+    def read(self) -> tuple[float, bytes] | None:
+        """The next frame: the moment of the limit and the envelope; None at the end of the channel."""
         data = self._receive(READ_BYTES)
         if not data:
             return None
-        length = int.from_bytes(data[:4], "big") + 4
+        length, limit_at = START.unpack_from(data)
+        length += 4
         if len(data) == length:
-            return data[4:]
+            return limit_at, data[START.size :]
         parts, missing = [data], length - len(data)
         while missing > 0:
             part = self._receive(min(missing, READ_BYTES))
@@ -142,7 +150,7 @@ class Worker:
                 return None
             parts.append(part)
             missing -= len(part)
-        return b"".join(parts)[4:]
+        return limit_at, b"".join(parts)[START.size :]
 
     def _receive(self, most: int) -> bytes:
         try:
@@ -169,7 +177,7 @@ class Worker:
 
 def header_text(header: dict[str, Any]) -> bytes:
     """A frame's header as JSON that the runner can read: UTF-8, no NaN, no more than it takes."""
-    text = json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
+    text = _dump(header).encode()
     if len(text) > HEADER_BYTES_MAX:
         message = f"they have {len(text)} bytes as JSON; {HEADER_BYTES_MAX} are allowed"
         raise ValueError(message)
@@ -184,7 +192,7 @@ async def awaited(result: Any) -> Any:
 def split(data: bytes) -> Frame:
     """The header and the body of an envelope."""
     end = 4 + int.from_bytes(data[:4], "big")
-    return json.loads(data[4:end]), data[end:]
+    return _scan(data[4:end].decode(), 0)[0], data[end:]
 
 
 def response_frame(result: Any, body_bytes_max: int) -> Frame:
@@ -226,7 +234,7 @@ def value_frame(result: Any) -> Frame:
     if result is None:
         return {"kind": "returned", "shape": "nothing"}, b""
     try:
-        value = json.dumps(result, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+        value = _dump(result).encode("utf-8", "replace")
     except (TypeError, ValueError, RecursionError) as error:
         message = f"What the handler returned is not JSON: {error}."
         raise InvalidResult(message) from None
@@ -321,7 +329,9 @@ def limit_resources(memory_mib: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_mib * MIB, memory_mib * MIB))
 
 
-def main(*, channel: int, function: str, path: str, folder: str, memory_mib: int) -> None:
+def main(
+    *, channel: int, function: str, path: str, folder: str, memory_mib: int, response_bytes_max: int
+) -> None:
     """Serve `function`, whose handler is in `path`, on the descriptor `channel`. Never returns."""
     time.tzset()
     sys.argv = [function]
@@ -329,6 +339,6 @@ def main(*, channel: int, function: str, path: str, folder: str, memory_mib: int
     sys.stdout, sys.stderr = text_stream(1), text_stream(2)
     limit_resources(memory_mib)
     threading.stack_size(THREAD_STACK_BYTES)
-    Worker(channel, path, memory_mib).serve()
+    Worker(channel, path, memory_mib, response_bytes_max).serve()
     flush()
     os._exit(0)

@@ -8,8 +8,8 @@ runs user code itself: a worker does, in a process and session of its own.
     python -I zygote.py CONTROL_FD TABLE_FD ROWS PACKAGE_FOLDER
 
 Messages are lines of JSON. From the runner: `{"op": "spawn", "worker", "row", "function", "path",
-"folder", "environment", "memory_mib"}` with three descriptors (channel, stdout, stderr), and
-`{"op": "kill", "worker"}`. To the runner: `{"ready"}` once, then `{"worker", "pid"}` and
+"folder", "environment", "memory_mib", "response_bytes_max"}` with three descriptors (channel, stdout,
+stderr), and `{"op": "kill", "worker"}`. To the runner: `{"ready"}` once, then `{"worker", "pid"}` and
 `{"worker", "status", "killed"}`.
 """
 
@@ -234,6 +234,7 @@ class Guard:
             path=message["path"],
             folder=message["folder"],
             memory_mib=message["memory_mib"],
+            response_bytes_max=message["response_bytes_max"],
         )
 
     def tell(self, message: dict[str, Any]) -> None:
