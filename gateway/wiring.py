@@ -11,7 +11,7 @@ from gateway.server import bind, load_server, serve
 from quarterhour.broker import Broker, BrokerOptions, connect_patiently
 from quarterhour.clock import SystemClock
 from quarterhour.errors import BrokerUnavailable
-from quarterhour.processes import background, end_with_parent, stop_on_signals
+from quarterhour.processes import background, end_with_parent, settle_memory, stop_on_signals
 from quarterhour.settings import GatewaySettings
 
 __all__ = ["run"]
@@ -61,6 +61,7 @@ async def _serve(
     host, port = listener.getsockname()[:2]
     gateway = Gateway(settings, broker, SystemClock(), stop)
     async with background(*gateway.tasks(), _end_when_lost(broker, stop)):
+        settle_memory()
         log.info("gateway_started", host=host, port=port, server=settings.server)
         finish_s = settings.synchronous_limit_s + FINISH_MARGIN_S
         await serve(gateway.app, listener, settings, stop, finish_s=finish_s)

@@ -6,6 +6,7 @@ Unix, needs no polling and cannot mistake another process for the parent.
 """
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Coroutine
@@ -14,7 +15,15 @@ from typing import Any
 
 from quarterhour.errors import QuarterhourError
 
-__all__ = ["LIFELINE", "ParentGone", "background", "end_with_parent", "parent_gone", "stop_on_signals"]
+__all__ = [
+    "LIFELINE",
+    "ParentGone",
+    "background",
+    "end_with_parent",
+    "parent_gone",
+    "settle_memory",
+    "stop_on_signals",
+]
 
 LIFELINE = "QUARTERHOUR_LIFELINE"
 
@@ -32,6 +41,15 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     return stop
+
+
+def settle_memory() -> None:
+    """Tell the garbage collector that what is there now is there to stay: it need not look at it again.
+
+    Each full collection would otherwise go through every module, tens of milliseconds long.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @asynccontextmanager

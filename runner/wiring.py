@@ -14,7 +14,7 @@ from quarterhour.clock import Clock, SystemClock
 from quarterhour.errors import BrokerUnavailable
 from quarterhour.function import Manifest
 from quarterhour.ids import new_process_name
-from quarterhour.processes import background, end_with_parent, stop_on_signals
+from quarterhour.processes import background, end_with_parent, settle_memory, stop_on_signals
 from quarterhour.settings import RunnerSettings
 from runner.attempt import Attempts
 from runner.catalog import Catalog, Entry, load_catalog
@@ -31,7 +31,7 @@ __all__ = ["Runner", "run"]
 
 BEAT_S = 1.0
 CHECK_ANNOUNCED_S = 10.0
-SETTLEMENTS_PER_SLOT = 4
+SETTLEMENTS_PER_SLOT = 16
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
 
 log = structlog.get_logger()
@@ -113,6 +113,7 @@ class Runner:
         await self._broker.on_roll_call(self._beat)
         self._puller.serve(list(self._entries))
         await self._beat()
+        settle_memory()
         log.info(
             "runner_started",
             runner=self.name,

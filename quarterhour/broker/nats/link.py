@@ -39,6 +39,7 @@ __all__ = [
 log = structlog.get_logger()
 
 WATCH_EVERY_S = 0.5
+CALM_S = 1.0  # by then everybody who lives is connected again, and can say what he runs
 STUCK_S = 10.0  # nats-py can hang for minutes in closing a dead socket
 HEADERS_BYTES_MAX = 1024  # ours are names and numbers of bounded length
 
@@ -70,6 +71,7 @@ class Link:
         """`open_link` makes these."""
         self.place = address.place
         self.doubtful_until = 0.0
+        self.calm_at = 0.0
         self._client = client
         self._clock = clock
         self._lease_s = lease_s
@@ -161,11 +163,14 @@ class Link:
 
     async def answer(self, reply: asyncio.Future[Msg], timeout_s: float | None = ANSWER_S) -> Msg:
         """The reply once it has come. Raises `NoAnswer`, `NoResponders`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                message = await reply
-        except TimeoutError:
-            raise self._no_answer(timeout_s) from None
+        if timeout_s is None:
+            message = await reply
+        else:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    message = await reply
+            except TimeoutError:
+                raise self._no_answer(timeout_s) from None
         if message.headers is not None and not message.data and message.headers.get("Status") == "503":
             text = f"Nobody listens for that at the broker at {self.place}."
             raise NoResponders(text)
@@ -312,7 +317,8 @@ class Link:
     async def on_back(self) -> None:
         """nats-py is connected again: for one lease, the server may have forgotten deliveries."""
         self._told_away.clear()
-        self.doubtful_until = self._clock.boot() + self._lease_s
+        now = self._clock.boot()
+        self.doubtful_until, self.calm_at = now + self._lease_s, now + CALM_S
         log.warning("broker_back", broker=self.place)
 
     async def on_closed(self) -> None:

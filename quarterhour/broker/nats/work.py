@@ -89,6 +89,7 @@ class Work:
     async def pull(self, function: str, count: int) -> AsyncIterator[Delivery]:
         """At most `count` deliveries that wait now."""
         async with self._turns[function_token(function)]:
+            await asyncio.sleep(max(0.0, self._link.calm_at - self._clock.boot()))
             request = await self._request(function, count)
             if request is None:
                 return
