@@ -40,8 +40,10 @@ def choose(
     left = [runner for runner in serving if runner not in tried]
     if len(left) < 2:
         return left[0] if left else None
-    called = {runner: place for place, runner in enumerate(under_way)}
-    return min(left, key=lambda runner: (len(under_way.get(runner, ())), called.get(runner, -1)))
+    for runner in left:
+        if runner not in under_way:
+            return runner  # it was never called
+    return min((runner for runner in under_way if runner in left), key=lambda runner: len(under_way[runner]))
 
 
 class Caller:

@@ -79,7 +79,7 @@ class TimedOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crashed:
-    """The worker ended under the handler: `exit_status` or `signal` (a name such as SIGKILL)."""
+    """The worker ended under the handler: `exit_status`, `signal` (such as SIGKILL), or else `detail`."""
 
     exit_status: int | None = None
     signal: str | None = None
@@ -118,6 +118,5 @@ def _crash_message(crashed: Crashed) -> str:
     elif crashed.exit_status is not None:
         how = f"exited with status {crashed.exit_status}"
     else:
-        how = "closed its connection"
-    detail = f": {crashed.detail}" if crashed.detail else ""
-    return f"The worker {how} before the handler returned{detail}"
+        how = crashed.detail or "closed its connection"
+    return f"The worker {how} before the handler returned."

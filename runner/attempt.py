@@ -100,6 +100,7 @@ class Attempts:
         self._one_ended = asyncio.Event()
         self._suspect = asyncio.Lock()
         self._stopping = False
+        self.draining = False  # while it is true, what is delivered is handed back
 
     def running(self, invocation_id: str) -> Run | None:
         """The run of an invocation, if it is this runner's."""
@@ -156,7 +157,7 @@ class Attempts:
     async def _take(self, lease: Lease, freed: "_Once") -> None:
         delivery = lease.delivery
         entry = self._find(delivery.invocation.function)
-        if entry is None or self._stopping:
+        if entry is None or self.draining:
             await self._work.hand_back(delivery)
             return
         record = await self._record_of(delivery)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import orjson
 
 from quarterhour.function import Mode
-from quarterhour.outcome import Error, Failed, Outcome, Response, Succeeded
+from quarterhour.outcome import Crashed, Error, Failed, Outcome, Response, Succeeded
 from quarterhour.record import RESULT_BYTES_MAX
 
 __all__ = ["HEADERS_BYTES_MAX", "RETRY_AFTER_S_MAX", "judge"]
@@ -58,7 +58,11 @@ def judge(
     try:
         kind = header.get("kind")
         if kind == "raised":
-            return _raised(header)
+            return (
+                Crashed(detail="ran out of memory")
+                if header.get("out_of_memory") is True
+                else _raised(header)
+            )
         if kind != "returned":
             message = f"The worker sent a result of the unknown kind {_shown(kind)}."
             raise _InvalidResultError(message)

@@ -65,6 +65,9 @@ class Metrics:
             "quarterhour_running", "Attempts that run now.", ["function"], registry=self.registry
         )
         Gauge("quarterhour_slots", "How many attempts can run at a time.", registry=self.registry).set(slots)
+        # `labels()` formats and locks; the hot path looks its series up in plain dicts.
+        self._ended: dict[tuple[str, Mode, str], tuple[Counter, Histogram]] = {}
+        self._gauges: dict[str, Gauge] = {}
         self.broker_connected = Gauge(
             "quarterhour_broker_connected", "1 while the broker answers.", registry=self.registry
         )
@@ -89,7 +92,9 @@ class Metrics:
     @contextmanager
     def running(self, function: str) -> Iterator[None]:
         """An attempt runs while this is entered."""
-        gauge = self._running.labels(function)
+        gauge = self._gauges.get(function)
+        if gauge is None:
+            gauge = self._gauges[function] = self._running.labels(function)
         gauge.inc()
         try:
             yield
@@ -98,8 +103,14 @@ class Metrics:
 
     def ended(self, function: str, mode: Mode, outcome: Outcome, duration_s: float) -> None:
         """An attempt has its outcome."""
-        self._outcomes.labels(function, mode, outcome.result).inc()
-        self._attempt_s.labels(function, mode).observe(duration_s)
+        key = (function, mode, outcome.result)
+        series = self._ended.get(key)
+        if series is None:
+            series = self._outcomes.labels(*key), self._attempt_s.labels(function, mode)
+            self._ended[key] = series
+        outcomes, attempt_s = series
+        outcomes.inc()
+        attempt_s.observe(duration_s)
 
     def settled(
         self, function: str, mode: Mode, outcome: Outcome, disposition: Disposition, duration_s: float

@@ -9,7 +9,7 @@ from quarterhour.broker.port import Answer
 from quarterhour.clock import Clock
 from quarterhour.errors import BrokerError
 from quarterhour.invocation import Invocation
-from quarterhour.outcome import Error, Failed, Outcome, error_of
+from quarterhour.outcome import Crashed, Error, Failed, Outcome, error_of
 from quarterhour.reply import Refusal, Refused, Reply
 from runner.catalog import Entry
 from runner.metrics import Metrics
@@ -66,6 +66,12 @@ class Server:
     async def _take(self, invocation: Invocation, envelope: bytes, answer: Answer) -> None:
         try:
             reply = await self._reply(invocation, envelope)
+        except AttemptLost as lost:
+            # Nobody knows how far it got. The runner ends in a moment, and the gateway sees to the answer.
+            log.warning(
+                "call_lost", function=invocation.function, invocation=invocation.id, reason=lost.reason
+            )
+            return
         except Exception:
             log.exception("call_failed", function=invocation.function, invocation=invocation.id)
             reply = Failed(error=Error(type="RunnerError", message="The runner failed; see its log."))
@@ -109,8 +115,9 @@ class Server:
         try:
             finished = await attempt.run()
         except AttemptLost as lost:
-            message = f"The attempt was ended by the runner ({lost.reason})."
-            return Failed(error=Error(type="AttemptLost", message=message)), 0.0
+            if lost.reason == "stopped":
+                raise
+            return Crashed(detail="was lost with its guard"), 0.0
         finally:
             self._running.discard(attempt)
         return finished.outcome, finished.finished_at - finished.started_at

@@ -157,7 +157,7 @@ class Runner:
     async def _drain(self) -> None:
         """Stop taking, finish what runs within the drain time, hand back the rest."""
         log.info("draining", runner=self.name, seconds=self._settings.drain_s)
-        self._draining = self._server.draining = True
+        self._draining = self._server.draining = self._attempts.draining = True
         try:
             await self._beat()
             await self._broker.stop_serving()

@@ -142,5 +142,5 @@ class Attempt:
         if os.WIFEXITED(end.status):
             return Crashed(exit_status=os.WEXITSTATUS(end.status))
         if end.killed == "asked":
-            return Crashed(detail="it was ended")
+            return Crashed(detail="closed its connection and was ended")
         return Crashed(signal=signal.Signals(os.WTERMSIG(end.status)).name)

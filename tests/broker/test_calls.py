@@ -63,7 +63,7 @@ def call(body: bytes | None = b"hello") -> Invocation:
             Failed(
                 error=Error(
                     type="Crashed",
-                    message="The worker was killed by SIGKILL before the handler returned",
+                    message="The worker was killed by SIGKILL before the handler returned.",
                 )
             ),
         ),

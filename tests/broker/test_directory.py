@@ -16,7 +16,8 @@ from quarterhour.retry import RetryPolicy
 from tests.broker.worlds import World, invocation, manifest, pulled
 
 BAD_FUNCTIONS = ["", "..", "a.b", "*", ">", "a b", "a\x00b", "a\r\nPUB x 0", "ä", "x" * 300]
-BAD_IDS = ["", "*", ">", "nobody", "0190A0B0-0000-7000-8000-000000000000", f"{new_id()}.1", f"{new_id()}\n"]
+AN_ID = "0190a0b0-0000-7000-8000-000000000000"
+BAD_IDS = ["", "*", ">", "nobody", AN_ID.upper(), f"{AN_ID}.1", f"{AN_ID}\n"]
 
 
 async def test_what_is_announced_is_known(world: World) -> None:

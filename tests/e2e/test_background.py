@@ -176,9 +176,8 @@ async def test_an_import_error_is_accepted_and_becomes_a_dead_letter(system: Sys
     assert status["error"]["type"] == "ModuleNotFoundError"
 
 
-@pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("server", ["hypercorn", "granian"])
-async def test_the_client_may_go(system: System, server: str, how: str) -> None:
+async def test_the_client_may_go(system: System, server: str) -> None:
     default = system.gateway
     gateway = await system.start_gateway("--server", server)
     system.gateway = default
@@ -190,8 +189,10 @@ async def test_the_client_may_go(system: System, server: str, how: str) -> None:
         for client in clients:
             client.write(request(f"{PREFIX}/gone-background", "POST", body=b"1"))
         await asyncio.sleep(0.3)  # nothing shows that a server has read what it was sent
-        for client in clients:
-            client.close() if how == "close" else client.transport.abort()
+        for client in clients[:5]:
+            client.close()
+        for client in clients[5:]:
+            client.transport.abort()
     finally:
         system.nats.resume()
 
@@ -366,7 +367,7 @@ async def test_what_is_no_number_of_seconds_is_refused(system: System, seconds: 
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
 
 
-@pytest.mark.parametrize("id", [new_id(), "x", "*", "%3E", "..%2f", "a" * 300])
+@pytest.mark.parametrize("id", ["0190a0b0-0000-7000-8000-000000000000", "x", "*", "%3E", "..%2f", "a" * 300])
 async def test_an_unknown_id_is_404(system: System, id: str) -> None:
     answer = await system.get(f"/v1/invocations/{id}")
     assert answer.status_code == 404

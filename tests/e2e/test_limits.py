@@ -249,9 +249,10 @@ async def test_a_crash_costs_the_attempt_alone(system: System, ends: Ends, name:
 
 async def test_allocating_without_end_costs_the_attempt_alone(system: System, ends: Ends) -> None:
     status = ends.by_name["eats-memory-background"]
-    assert status["attempt"] == 3
+    assert (status["reason"], status["attempt"]) == ("crashed", 3)
     for attempt in status["attempts"]:
-        assert attempt["error"]["type"] == "MemoryError"
+        assert attempt["outcome"] == "crashed"
+        assert "ran out of memory" in attempt["error"]["message"]
         assert "last words" in attempt["logs"]
     assert_noticed_at_once(system, status)
     assert len({note["pid"] for note in noted(system, "end", status)}) == 3  # none was used again

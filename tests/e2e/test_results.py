@@ -197,7 +197,7 @@ ERRORS = {
     "raises": ("KeyError", "'no such thing'"),
     "broken-import": ("ModuleNotFoundError", "No module named 'nowhere_to_be_found'"),
     "no-handler": ("HandlerNotFound", "no-handler.py has no function `handler(event, context)`."),
-    "exits": ("Crashed", "The worker exited with status 3 before the handler returned"),
+    "exits": ("Crashed", "The worker exited with status 3 before the handler returned."),
     "unjsonable": ("InvalidResult", ""),
 }
 

@@ -294,6 +294,7 @@ async def test_poison_is_buried_as_runner_lost(matrix: Matrix) -> None:
     status = await matrix.in_state(poison, "dead")
     assert killed == 6  # the first delivery leaves no note; five more do
     assert (status["reason"], status["attempts"]) == ("runner_lost", [])
+    assert await matrix.metric("quarterhour_dead_letters_total", reason="runner_lost") == 1
     for neighbour in neighbours:
         await matrix.succeeded(neighbour)
 

@@ -92,6 +92,7 @@ async def _connect(client: Client, link: Link, address: Address, name: str) -> N
             max_reconnect_attempts=-1,
             ping_interval=PING_EVERY_S,
             max_outstanding_pings=PINGS_UNANSWERED_MAX,
+            skip_subject_validation=True,  # `Layout` has checked every name
         )
     )
     # nats-py would go round for ever; here each server has one try.

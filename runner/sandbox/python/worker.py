@@ -13,6 +13,7 @@ import inspect
 import json
 import os
 import resource
+import select
 import struct
 import sys
 import threading
@@ -87,6 +88,8 @@ class Worker:
         self.response_bytes_max = response_bytes_max
         self.module: ModuleType | None = None
         self.loop: asyncio.Runner | None = None
+        self.arrived = select.poll()
+        self.arrived.register(channel, select.POLLIN)
 
     def serve(self) -> None:
         """Answer frames until the runner closes the channel."""
@@ -136,6 +139,8 @@ class Worker:
 
     def read(self) -> tuple[float, bytes] | None:
         """The next frame: the moment of the limit and the envelope; None at the end of the channel."""
+        # A bare read on a Unix socket is woken once more when the runner takes the result before it.
+        self.arrived.poll()
         data = self._receive(READ_BYTES)
         if not data:
             return None
@@ -256,6 +261,7 @@ def raised_frame(error: BaseException) -> Frame:
         "error": {"type": type(error).__name__, "message": describe(error), "trace": trace_of(error)},
         "retry": not final,
         "retry_after_s": retry_after_s,
+        "out_of_memory": isinstance(error, MemoryError),
         # What is left of the heap after a MemoryError, or of a module that failed to load, is no base.
         "retire": isinstance(error, MemoryError | RecursionError | ImportError | SystemExit),
     }
