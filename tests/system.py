@@ -259,12 +259,13 @@ class System:
     async def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric over the gateway and all runners that live."""
         pages = [(await self.get("/metrics")).text]
-        for target in (await self.get("/v1/runners/targets")).json():
-            for address in target["targets"]:
-                try:
-                    pages.append(await self.metrics_page(address))
-                except httpx.TransportError:
-                    continue
+        targets = (await self.get("/v1/runners/targets")).json()
+        # One that was lost a moment ago may have left its port to another.
+        for address in {address for target in targets for address in target["targets"]}:
+            try:
+                pages.append(await self.metrics_page(address))
+            except httpx.TransportError:
+                continue
         return sum(_samples(page, name, labels) for page in pages)
 
     async def metrics_page(self, of: str | Process) -> str:

