@@ -25,6 +25,7 @@ from runner.metrics import Metrics
 from runner.sandbox.job import AttemptLost, Code, Finished, Job
 from runner.sandbox.pool import Sandbox
 from runner.settlement import Settlements
+from runner.slots import Place
 
 __all__ = ["Attempts", "Verdict", "verdict"]
 
@@ -126,19 +127,18 @@ class Attempts:
             self._one_ended.clear()
             await self._one_ended.wait()
 
-    async def take(self, delivery: Delivery, free_slot: Callable[[], None]) -> None:
-        """See one delivery through to its end. Calls `free_slot` once, when the slot is free again."""
+    async def take(self, delivery: Delivery, place: Place) -> None:
+        """See one delivery through to its end. `place` is left as soon as its slot is free again."""
         invocation = delivery.invocation
-        freed = _Once(free_slot)
         if invocation.id in self._held:
             log.info("delivered_while_running", function=invocation.function, invocation=invocation.id)
-            freed()
+            place.leave()
             return
         try:
             with self._leases.hold(delivery) as lease:
                 self._held[invocation.id] = lease
                 try:
-                    await self._take(lease, freed)
+                    await self._take(lease, place)
                 finally:
                     del self._held[invocation.id]
                     self._one_ended.set()
@@ -152,9 +152,9 @@ class Attempts:
             # leaves a start note, and five of them bury the invocation.
             log.exception("delivery_failed", function=invocation.function, invocation=invocation.id)
         finally:
-            freed()
+            place.leave()
 
-    async def _take(self, lease: Lease, freed: "_Once") -> None:
+    async def _take(self, lease: Lease, place: Place) -> None:
         delivery = lease.delivery
         entry = self._find(delivery.invocation.function)
         if entry is None or self.draining:
@@ -173,12 +173,13 @@ class Attempts:
         )
         match what:
             case Verdict.START:
-                await self._run(begun, freed)
+                if await self._placed(begun, place):
+                    await self._run(begun, place)
             case Verdict.START_WITH_NOTE:
-                await self._run_with_note(begun, freed)
+                await self._run_with_note(begun, place)
             case Verdict.START_ALONE:
                 async with self._suspect:
-                    await self._run_with_note(begun, freed)
+                    await self._run_with_note(begun, place)
             case Verdict.ACKNOWLEDGE:
                 await self._work.acknowledge(delivery)
             case Verdict.EXPIRE:
@@ -201,8 +202,16 @@ class Attempts:
         record = await self._records.read(invocation.function, invocation.id)
         return records.waiting(invocation) if record is None else records.due(record, invocation)
 
-    async def _run_with_note(self, begun: _Begun, freed: "_Once") -> None:
-        if begun.lease.until <= self._clock.boot():  # a suspect may have waited for another
+    async def _placed(self, begun: _Begun, place: Place) -> bool:
+        """Wait for the slot; whether the delivery may still be started then."""
+        await place.take()
+        if self.draining:
+            await self._work.hand_back(begun.delivery)
+            return False
+        return begun.lease.until > self._clock.boot()
+
+    async def _run_with_note(self, begun: _Begun, place: Place) -> None:
+        if not await self._placed(begun, place):
             return
         noted = records.started(begun.record, runner=self._runner, now=self._clock.now())
         try:
@@ -212,9 +221,9 @@ class Attempts:
             # delivery will see what came of it.
             log.info("note_refused", function=noted.function, invocation=noted.id)
             return
-        await self._run(replace(begun, record=record), freed)
+        await self._run(replace(begun, record=record), place)
 
-    async def _run(self, begun: _Begun, freed: "_Once") -> None:
+    async def _run(self, begun: _Begun, place: Place) -> None:
         invocation = begun.delivery.invocation
         code = begun.entry.code
         if code is None:
@@ -228,7 +237,7 @@ class Attempts:
                 await self._hand_back(begun, lost)
                 return
         async with self._settlements.place():
-            freed()
+            place.leave()
             await self._settle(begun, finished)
 
     async def _run_in_sandbox(self, begun: _Begun, code: Code) -> Finished:
@@ -296,20 +305,6 @@ class Attempts:
                 reason=reason,
                 see=f"quarterhour status {record.id}",
             )
-
-
-class _Once:
-    """Calls `call` the first time, and then never again."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call: Callable[[], None] | None = call
-
-    def __call__(self) -> None:
-        call, self._call = self._call, None
-        if call is not None:
-            call()
 
 
 def _unrunnable(entry: Entry, now: float) -> Finished:

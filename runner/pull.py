@@ -8,7 +8,7 @@ import structlog
 from quarterhour.broker.port import Work
 from quarterhour.errors import BrokerUnavailable
 from runner.attempt import Attempts
-from runner.slots import Slots
+from runner.slots import Place, Slots
 from runner.turns import Turns
 
 __all__ = ["Puller"]
@@ -43,15 +43,15 @@ class Puller:
     async def run(self) -> None:
         """Pull, until cancelled. Cancelling starts no further pull; `ended` waits for the open ones."""
         while True:
-            free = await self._slots.reserve(self._slots.total)
+            free = await self._slots.promise(self._slots.total)
             name = self._turns.next()
             if name is None:
-                self._slots.release(free)
+                self._slots.forgo(free)
                 self._news.clear()
                 await self._news.wait()
                 continue
             count = self._turns.share(free)
-            self._slots.release(free - count)
+            self._slots.forgo(free - count)
             pull = self._tasks.create_task(self._pull(name, count))
             self._pulls.add(pull)
             pull.add_done_callback(self._pulls.discard)
@@ -70,12 +70,12 @@ class Puller:
         try:
             async for delivery in self._work.pull(name, count):
                 got += 1
-                self._tasks.create_task(self._attempts.take(delivery, self._slots.release))
+                self._tasks.create_task(self._attempts.take(delivery, Place(self._slots)))
         except BrokerUnavailable as error:
             log.warning("pull_failed", function=name, why=str(error))
             failed = True
             await asyncio.sleep(AGAIN_S)
         finally:
-            self._slots.release(count - got)
+            self._slots.forgo(count - got)
             self._turns.back(name, more=failed or got == count)
             self._news.set()

@@ -6,20 +6,22 @@ puller's. Waiting is bounded: in time by the caller, in number by `CALLS_PER_SLO
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
-__all__ = ["Slots"]
+__all__ = ["Place", "Slots"]
 
 CALLS_PER_SLOT = 4  # so many calls may wait for each slot; a longer queue could not be served in time
 
 
 class Slots:
-    """Counts the free slots; every `acquire` or `reserve` is followed by as many `release`."""
+    """Counts the free slots; whoever takes one gives it back by `release`."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.free = total
+        self._promised = 0
         self._calls: deque[asyncio.Future[None]] = deque()
-        self._freed = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def acquire(self, wait_s: float) -> bool:
         """Take one slot for a call, waiting at most `wait_s`. False: there was none."""
@@ -40,25 +42,44 @@ class Slots:
             raise
         return True
 
-    async def reserve(self, most: int) -> int:
-        """Take between 1 and `most` slots for background work, as soon as one is free."""
-        while not self.free or self._calls:
-            self._freed.clear()
-            await self._freed.wait()
-        count = min(self.free, most)
-        self.free -= count
+    async def promise(self, most: int) -> int:
+        """Between 1 and `most` slots for work that is yet to come, as soon as one is free and unpromised.
+
+        A promise holds no slot: what it is for may never come, and a call must not wait for that.
+        Each is followed by `forgo`, or by the `Place` of what has come.
+        """
+        while self.free <= self._promised or self._calls:
+            await self._change()
+        count = min(self.free - self._promised, most)
+        self._promised += count
         return count
 
-    def release(self, count: int = 1) -> None:
-        """Give `count` slots back: to waiting calls first."""
-        self.free += count
+    def forgo(self, count: int = 1) -> None:
+        """Give `count` promises back: nothing has come."""
+        self._promised -= count
+        self._changed.set()
+
+    async def redeem(self) -> None:
+        """Take the slot of one promise; it may have to wait for calls that came first."""
+        while not self.free or self._calls:
+            await self._change()
+        self.free -= 1
+        self._promised -= 1
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def release(self) -> None:
+        """Give a slot back: to a waiting call first."""
+        self.free += 1
         while self.free and self._calls:
             waiter = self._calls.popleft()
             if not waiter.done():
                 self.free -= 1
                 waiter.set_result(None)
         if self.free:
-            self._freed.set()
+            self._changed.set()
 
     def _give_up(self, waiter: asyncio.Future[None]) -> None:
         if waiter.done() and not waiter.cancelled():
@@ -66,4 +87,26 @@ class Slots:
         else:
             self._calls.remove(waiter)
             if self.free and not self._calls:
-                self._freed.set()
+                self._changed.set()
+
+
+class Place:
+    """What one piece of background work has of the slots: a promise, then a slot, then nothing."""
+
+    __slots__ = ("_give_back", "_slots")
+
+    def __init__(self, slots: Slots) -> None:
+        """The place of work that has come; it takes over one promise."""
+        self._slots = slots
+        self._give_back: Callable[[], None] | None = slots.forgo
+
+    async def take(self) -> None:
+        """Wait for the promised slot."""
+        await self._slots.redeem()
+        self._give_back = self._slots.release
+
+    def leave(self) -> None:
+        """Give back what is left of it; the second time, nothing is."""
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()

@@ -46,8 +46,5 @@ class Turns:
             self.ring((name,))
 
     def share(self, free: int) -> int:
-        """How many of `free` slots the function whose turn it is may take: its fair part, and half at most.
-
-        A pull holds its slots for a moment even if nothing comes, and calls must not wait for that.
-        """
-        return max(1, free // max(2, 1 + len(self._line)))
+        """How many of `free` slots the function whose turn it is may take: all, or its fair part."""
+        return max(1, free // (1 + len(self._line)))

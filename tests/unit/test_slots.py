@@ -2,26 +2,67 @@
 
 import asyncio
 
-from runner.slots import CALLS_PER_SLOT, Slots
+from runner.slots import CALLS_PER_SLOT, Place, Slots
+
+
+async def filled(total: int) -> tuple[Slots, list[Place]]:
+    """Slots that are all taken by background work."""
+    slots = Slots(total)
+    places = [Place(slots) for _ in range(await slots.promise(total))]
+    for place in places:
+        await place.take()
+    return slots, places
 
 
 async def test_slots_are_counted() -> None:
     slots = Slots(3)
     assert await slots.acquire(0)
-    assert await slots.reserve(5) == 2
+    assert await slots.promise(5) == 2
+    assert slots.free == 2  # a promise holds none
+    places = [Place(slots), Place(slots)]
+    for place in places:
+        await place.take()
     assert slots.free == 0
-    slots.release(3)
+    for place in places:
+        place.leave()
+        place.leave()
+    slots.release()
     assert slots.free == 3
 
 
-async def test_a_call_that_waits_gets_the_next_slot_before_background_work() -> None:
+async def test_no_more_is_promised_than_is_free() -> None:
+    slots = Slots(2)
+    assert await slots.promise(1) == 1
+    assert await slots.promise(5) == 1
+    third = asyncio.ensure_future(slots.promise(1))
+    await asyncio.sleep(0)
+    assert not third.done()
+    slots.forgo(1)
+    assert await third == 1
+
+
+async def test_a_call_takes_a_promised_slot_and_the_promise_waits() -> None:
     slots = Slots(1)
-    await slots.reserve(1)
-    puller = asyncio.ensure_future(slots.reserve(1))
+    assert await slots.promise(1) == 1
+    assert await slots.acquire(0)
+    place = Place(slots)
+    taking = asyncio.ensure_future(place.take())
+    await asyncio.sleep(0)
+    assert not taking.done()
+    slots.release()
+    await taking
+    assert slots.free == 0
+    place.leave()
+    assert await slots.promise(1) == 1
+
+
+async def test_a_call_that_waits_gets_the_next_slot_before_background_work() -> None:
+    slots, places = await filled(1)
+    puller = asyncio.ensure_future(slots.promise(1))
     await asyncio.sleep(0)
     call = asyncio.ensure_future(slots.acquire(5))
     await asyncio.sleep(0)
-    slots.release()
+    places[0].leave()
     assert await call
     assert not puller.done()
     slots.release()
@@ -29,21 +70,19 @@ async def test_a_call_that_waits_gets_the_next_slot_before_background_work() -> 
 
 
 async def test_a_call_waits_no_longer_than_it_may() -> None:
-    slots = Slots(1)
-    await slots.reserve(1)
+    slots, places = await filled(1)
     assert not await slots.acquire(0.01)
-    slots.release()
+    places[0].leave()
     assert slots.free == 1
     assert await slots.acquire(0.01)
 
 
 async def test_only_so_many_calls_wait() -> None:
-    slots = Slots(1)
-    await slots.reserve(1)
+    slots, places = await filled(1)
     waiting = [asyncio.ensure_future(slots.acquire(5)) for _ in range(CALLS_PER_SLOT)]
     await asyncio.sleep(0)
     assert not await slots.acquire(5)
-    slots.release()
+    places[0].leave()
     assert await waiting[0]
     for call in waiting[1:]:
         call.cancel()
@@ -53,21 +92,19 @@ async def test_only_so_many_calls_wait() -> None:
 
 
 async def test_a_cancelled_call_that_was_just_given_a_slot_gives_it_back() -> None:
-    slots = Slots(1)
-    await slots.reserve(1)
+    slots, places = await filled(1)
     call = asyncio.ensure_future(slots.acquire(5))
     await asyncio.sleep(0)
-    slots.release()
+    places[0].leave()
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     assert slots.free == 1
 
 
 async def test_background_work_goes_on_once_the_waiting_calls_have_given_up() -> None:
-    slots = Slots(1)
-    await slots.reserve(1)
+    slots, places = await filled(1)
     call = asyncio.ensure_future(slots.acquire(0.01))
-    puller = asyncio.ensure_future(slots.reserve(1))
+    puller = asyncio.ensure_future(slots.promise(1))
     assert not await call
-    slots.release()
+    places[0].leave()
     assert await asyncio.wait_for(puller, 5) == 1

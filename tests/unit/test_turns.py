@@ -48,7 +48,7 @@ def test_the_slots_are_shared_among_those_who_wait() -> None:
     turns = Turns("abcd")
     turns.ring("a")
     turns.next()
-    assert turns.share(16) == 8
+    assert turns.share(16) == 16
     turns.ring("bcd")
     assert turns.share(16) == 4
     assert turns.share(2) == 1

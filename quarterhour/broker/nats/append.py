@@ -3,8 +3,7 @@
 A server that syncs before it acknowledges does so once for a message on its own, and once for an
 atomic batch of hundreds. But a batch has a price of its own (about 5 ms), so while few messages are
 under way each goes alone; what piles up behind those goes as one batch, and there is never more
-than one batch on its way. How many are few is measured: about ten on a server that always syncs,
-more on one that does not.
+than one batch on its way.
 
 A group is what one caller stores together: all or nothing, in a batch of its own if need be.
 """
@@ -14,7 +13,6 @@ import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from time import monotonic
 
 from quarterhour.broker.nats.layout import Message
 from quarterhour.broker.nats.link import Link, Refused
@@ -23,9 +21,8 @@ from quarterhour.errors import BrokerError, BrokerUnavailable, Conflict
 
 __all__ = ["Append"]
 
-FEW_MIN, FEW_MAX = 8, 256
-ALONE_S, BATCH_S = 0.0005, 0.005  # what to expect before anything is measured
-SMOOTHING = 0.1
+ALONE_MAX = 4  # under way at a time; more of them hardly store more in a second, and keep batches small
+TOGETHER_MIN = 10  # from about here on a batch costs less than its messages alone, on a server that syncs
 BATCH_MESSAGES_MAX = 500  # the server takes 1,000
 BATCH_BYTES_MAX = 1024 * 1024
 WRONG_SEQUENCE = 10071
@@ -49,8 +46,6 @@ class Append:
         self._work = asyncio.Event()
         self._alone = 0
         self._batching = False
-        self._alone_s = ALONE_S
-        self._batch_s = BATCH_S
         self._ids = (f"{link.token}-{number}" for number in itertools.count())
 
     async def store(self, *messages: Message) -> int:
@@ -62,7 +57,7 @@ class Append:
             raise self._link.away()
         for message in messages:
             self._link.fits(message.payload)
-        if len(messages) == 1 and not self._batching and not self._waiting and self._alone < self._few:
+        if len(messages) == 1 and not self._batching and not self._waiting and self._alone < ALONE_MAX:
             return await self._store_alone(messages[0])
         try:
             async with asyncio.timeout(ANSWER_S):
@@ -78,18 +73,11 @@ class Append:
         sequence = await group.stored
         return await self._store_alone(messages[0]) if sequence is None else sequence
 
-    @property
-    def _few(self) -> int:
-        """How many messages alone cost as much as a batch."""
-        return min(max(round(self._batch_s / self._alone_s), FEW_MIN), FEW_MAX)
-
     async def _store_alone(self, message: Message) -> int:
         self._alone += 1
-        share, started_at = self._alone, monotonic()
         try:
             answer = await self._link.request(message.subject, message.payload, message.headers)
             sequence: int = self._link.read_answer(answer)["seq"]
-            self._alone_s += SMOOTHING * ((monotonic() - started_at) / share - self._alone_s)
             return sequence
         except Refused as refused:
             raise _meaning(refused) from None
@@ -117,9 +105,8 @@ class Append:
         """What goes as one batch now. Without one, as many as may are told to go alone."""
         while self._waiting and self._waiting[0].stored.done():  # given up
             self._waiting.popleft()
-        few = self._few
-        if len(self._waiting) < few and all(len(group.messages) == 1 for group in self._waiting):
-            for _ in range(min(few - self._alone, len(self._waiting))):
+        if len(self._waiting) < TOGETHER_MIN and all(len(group.messages) == 1 for group in self._waiting):
+            for _ in range(min(ALONE_MAX - self._alone, len(self._waiting))):
                 _finish(self._waiting.popleft(), None)
             return []
         groups: list[_Group] = []
@@ -161,7 +148,7 @@ class Append:
 
     async def _publish_batch(self, messages: list[Message]) -> int:
         """Store all or nothing; gives the sequence of the last one. Raises `Refused`."""
-        batch, started_at = next(self._ids), monotonic()
+        batch = next(self._ids)
         address, reply = self._link.expect()
         try:
             for number, message in enumerate(messages, start=1):
@@ -172,7 +159,6 @@ class Append:
                 await self._link.publish(message.subject, message.payload, address if last else "", headers)
             answer = self._link.read_answer(await self._link.answer(reply))
             sequence: int = answer["seq"]
-            self._batch_s += SMOOTHING * (monotonic() - started_at - self._batch_s)
             return sequence
         finally:
             self._link.forget(address)
