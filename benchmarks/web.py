@@ -12,6 +12,7 @@ from benchmarks.errors import give_up
 __all__ = ["Session", "free_port", "get_json", "listens", "status_of"]
 
 TIMEOUT_S = 60.0
+PROBE_S = 2.0
 
 
 class Session:
@@ -49,7 +50,7 @@ class Session:
 
 def status_of(port: int, path: str) -> int:
     """The status of the answer to a GET, 0 if there is none."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_S)
     try:
         connection.request("GET", path)
         return connection.getresponse().status

@@ -380,7 +380,6 @@ async def test_second_outcome_is_refused(matrix: Matrix) -> None:
 
 async def test_retry_fires_twice(matrix: Matrix) -> None:
     await matrix.runner()
-    invocation = await matrix.work(failures=1)
     client = await nats.connect(matrix.nats.url)
     fired: list[Msg] = []
 
@@ -388,12 +387,13 @@ async def test_retry_fires_twice(matrix: Matrix) -> None:
         fired.append(message)
 
     try:
-        subject = f"quarterhour.q.work-background.{invocation}.2"
         await client.subscribe("quarterhour.s.retry.>", cb=hear)
         await client.flush()
+        invocation = await matrix.work(failures=1)
         await eventually(lambda: fired, what="the retry was scheduled")
         await matrix.succeeded(invocation, attempts=2)
-        await client.jetstream().publish(subject, fired[0].data)  # what a forgetful server would do
+        # What a forgetful server would do.
+        await client.jetstream().publish(f"quarterhour.q.work-background.{invocation}.2", fired[0].data)
     finally:
         await client.close()
     await _taken_off_the_queue(matrix)
