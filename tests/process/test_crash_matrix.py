@@ -255,14 +255,24 @@ async def test_worker_killed(matrix: Matrix) -> None:
 
 
 async def test_broker_restart_while_running(matrix: Matrix) -> None:
-    await matrix.runner()
-    await matrix.runner()
-    invocation = await matrix.work(seconds=3)
+    await matrix.runner("--slots", "1")  # busy, so that the other one gets the second delivery
+    invocation = await matrix.work(seconds=5)
     await matrix.begun()
+    other = await matrix.runner()
     await asyncio.to_thread(matrix.nats.kill)
+    _forget_deliveries(matrix)
     await asyncio.to_thread(matrix.nats.start)
+    await eventually(lambda: other.facts("runs_elsewhere"), what="the other runner had asked who runs it")
     await matrix.succeeded(invocation)
     assert len(matrix.book("begin")) == 1
+
+
+def _forget_deliveries(matrix: Matrix) -> None:
+    """What NATS itself forgets of the last moments before a crash, and here for certain."""
+    states = list((matrix.nats.folder / "jetstream").rglob("fn-work-background/o.dat"))
+    assert states, "NATS keeps its deliveries elsewhere now"
+    for state in states:
+        state.unlink()
 
 
 async def test_runner_stopped_past_its_lease(matrix: Matrix) -> None:
