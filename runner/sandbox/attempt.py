@@ -3,18 +3,18 @@
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
+from quarterhour.clock import Clock
 from quarterhour.errors import EnvelopeError
 from quarterhour.invocation import unpack
 from quarterhour.outcome import Crashed, Error, Failed, Outcome, TimedOut
 from runner.judge import judge
 from runner.sandbox.guard import Exit
-from runner.sandbox.job import AttemptLost, Finished, Job, LogLine, LossReason
+from runner.sandbox.job import AttemptLost, Code, Finished, Job, LogLine, LossReason
+from runner.sandbox.table import Table
 from runner.sandbox.worker import WorkerProcess
-
-if TYPE_CHECKING:
-    from runner.sandbox.pool import Sandbox
 
 __all__ = ["Attempt"]
 
@@ -24,12 +24,30 @@ CLOSE_TO_LEASE_END_S = 0.8
 EXIT_S = 0.05  # a worker that closes its channel is about to exit; one that does not is ended
 
 
+class Workers(Protocol):
+    """What an attempt needs of the pool that its worker comes from."""
+
+    clock: Clock
+    table: Table
+    on_line: Callable[[LogLine], None]
+
+    async def take(self, code: Code) -> WorkerProcess:
+        """A worker for `code` that does nothing else. Raises `AttemptLost`."""
+        ...
+
+    def give_back(self, worker: WorkerProcess) -> None:
+        """The worker may make another attempt."""
+
+    def retire(self, worker: WorkerProcess) -> None:
+        """The worker makes no further attempt."""
+
+
 class Attempt:
     """An attempt. `started_at` is None until a worker has it."""
 
-    def __init__(self, sandbox: "Sandbox", job: Job) -> None:
+    def __init__(self, workers: Workers, job: Job) -> None:
         self.started_at: float | None = None
-        self._sandbox = sandbox
+        self._workers = workers
         self._job = job
         self._worker: WorkerProcess | None = None
         self._stopped = False
@@ -41,34 +59,34 @@ class Attempt:
         """Its lease was renewed until `leased_until` (boot clock, seconds)."""
         self._leased_until = leased_until
         if self._worker is not None and self._end is not None and not self._end.done():
-            self._sandbox.table.extend(self._worker.row, leased_until)
+            self._workers.table.extend(self._worker.row, leased_until)
 
     def stop(self) -> None:
         """End it without an outcome: `run` raises `AttemptLost`."""
         self._stopped = True
         if self._worker is not None and self._end is not None and not self._end.done():
-            self._sandbox.retire(self._worker)
+            self._workers.retire(self._worker)
 
     async def run(self) -> Finished:
         """Make the attempt. Raises `AttemptLost` if it ended without an outcome of its own."""
-        sandbox, job = self._sandbox, self._job
-        worker = await sandbox.take(job.code)
+        workers, job = self._workers, self._job
+        worker = await workers.take(job.code)
         if self._stopped:
-            sandbox.give_back(worker)
+            workers.give_back(worker)
             raise AttemptLost(reason="stopped")
-        if self._leased_until is not None and self._leased_until <= sandbox.clock.boot():
-            sandbox.give_back(worker)  # it waited for its worker for too long: another runner may have it
+        if self._leased_until is not None and self._leased_until <= workers.clock.boot():
+            workers.give_back(worker)  # it waited for its worker for too long: another runner may have it
             raise AttemptLost(reason="lease")
-        started_at = self.started_at = sandbox.clock.now()
+        started_at = self.started_at = workers.clock.now()
         try:
             end = await self._start(worker)
         except asyncio.CancelledError:
-            sandbox.retire(worker)
+            workers.retire(worker)
             raise
         finally:
             worker.user = None
             logs = worker.output.end()
-        finished_at = sandbox.clock.now()
+        finished_at = workers.clock.now()
         outcome = self._outcome_of_exit(end) if isinstance(end, Exit) else self._outcome_of_frame(worker, end)
         return Finished(outcome=outcome, started_at=started_at, finished_at=finished_at, logs=logs)
 
@@ -78,9 +96,9 @@ class Attempt:
         self._worker, self._end = worker, end
         worker.user = self
         worker.output.begin(self._line)
-        self._limit_at = self._sandbox.clock.boot() + self._job.limit_s
+        self._limit_at = self._workers.clock.boot() + self._job.limit_s
         # The table first: from here on the guard keeps limit and lease, whatever becomes of us.
-        self._sandbox.table.set(worker.row, limit_at=self._limit_at, leased_until=self._leased_until)
+        self._workers.table.set(worker.row, limit_at=self._limit_at, leased_until=self._leased_until)
         worker.send(self._limit_at, self._job.envelope)
         if worker.hung_up:
             self.on_hung_up()
@@ -97,7 +115,7 @@ class Attempt:
     def on_hung_up(self) -> None:
         """Its end is reported in a moment; if not, user code has closed the channel and lives on."""
         if self._worker is not None:
-            asyncio.get_running_loop().call_later(EXIT_S, self._sandbox.retire, self._worker)
+            asyncio.get_running_loop().call_later(EXIT_S, self._workers.retire, self._worker)
 
     def _come_to(self, end: bytes | Exit) -> None:
         if self._end is not None and not self._end.done():
@@ -105,26 +123,26 @@ class Attempt:
 
     def _line(self, stream: str, text: str) -> None:
         job = self._job
-        self._sandbox.on_line(
+        self._workers.on_line(
             LogLine(function=job.code.function, invocation=job.invocation, stream=stream, text=text)
         )
 
     def _outcome_of_frame(self, worker: WorkerProcess, frame: bytes) -> Outcome:
-        sandbox, job = self._sandbox, self._job
-        now = sandbox.clock.boot()
-        sandbox.table.clear(worker.row)
+        workers, job = self._workers, self._job
+        now = workers.clock.boot()
+        workers.table.clear(worker.row)
         try:
             header, body = unpack(frame)
         except EnvelopeError as error:
-            sandbox.retire(worker)
+            workers.retire(worker)
             return Failed(error=Error(type="InvalidResult", message=str(error)), retry=False)
         close = now > self._limit_at - CLOSE_TO_LIMIT_S or (
             self._leased_until is not None and now > self._leased_until - CLOSE_TO_LEASE_END_S
         )
         if close or header.get("retire"):
-            sandbox.retire(worker)
+            workers.retire(worker)
         else:
-            sandbox.give_back(worker)
+            workers.give_back(worker)
         if self._stopped:
             raise AttemptLost(reason="stopped")
         if now >= self._limit_at:
