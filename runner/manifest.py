@@ -75,6 +75,7 @@ def read_manifest(
     warnings: tuple[str, ...] = ()
     if timeout_s > limit_s:
         warnings = (_capped(places["timeout"], timeout_s, limit_s, background=background),)
+    warnings += tuple(f"{places[key]}: {key} {_NOT_YET[key]}." for key in _NOT_YET if key in values)
     policy = RetryPolicy()
     manifest = Manifest(
         name=name,
@@ -222,6 +223,13 @@ KEYS: Mapping[str, _Key] = {
     ),
     "environment": _Key(_variables, "a table of variables with text values", toml_only=True),
     "returned_status": _Key(_returned_status, "'fail' or 'ignore'"),
+}
+
+# What is read and checked, but does nothing in this version; silence would look like success.
+_NOT_YET: Mapping[str, str] = {
+    "schedule": "is not fired by this version",
+    "path": "is not served by this version, only the default route is",
+    "method": "is not enforced by this version, every method runs the function",
 }
 
 # The keys that are a field of the manifest as they are.

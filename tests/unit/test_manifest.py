@@ -97,7 +97,12 @@ def test_good_values(key: str, value: object, field: str, becomes: object) -> No
     for reading in (read({key: value}), read(toml={key: value})):
         assert reading.manifest.error is None
         assert getattr(reading.manifest, field) == becomes
-        assert reading.warnings == ()
+        assert len(reading.warnings) == (key in {"schedule", "path", "method"})
+
+
+def test_what_does_nothing_yet_is_said() -> None:
+    (warning,) = read({"schedule": "@daily"}).warnings
+    assert warning.endswith(": schedule is not fired by this version.")
 
 
 @pytest.mark.parametrize("word", ALIASES)
