@@ -5,6 +5,7 @@ what its function prints. Its own end is up to the test.
 """
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 
@@ -28,4 +29,5 @@ async def main(path: Path, lease_s: float) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2])))
