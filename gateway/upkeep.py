@@ -93,7 +93,7 @@ class Upkeep:
                     await self._set_aside(delivery)
                 else:
                     await self._broker.hand_back(delivery)
-            if not old:  # the old ones are leased or on their way to a runner; do not stir up the others
+            if deliveries and not old:  # the old ones are with a runner; do not stir up the others
                 self._again_at[function.name] = self._clock.boot() + AGAIN_S
             if len(old) < PULLED_AT_ONCE:
                 return
