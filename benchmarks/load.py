@@ -69,14 +69,17 @@ def _wrk(url: str, connections: int, duration_s: int, method: str) -> Load:
         script.write(SCRIPT % method)
         script.flush()
         command = ("wrk", "-t1", f"-c{connections}", f"-d{duration_s}s", "-s", script.name, url)
-        done = subprocess.run(
-            command,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=duration_s + MARGIN_S,
-            cwd=Path.home(),
-        )
+        try:
+            done = subprocess.run(
+                command,
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=duration_s + MARGIN_S,
+                cwd=Path.home(),
+            )
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            give_up(f"{error}. Was this machine, or the benchmark, paused meanwhile?")
     found = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
     if found is None:
         give_up(f"wrk said something unexpected:\n{done.stdout}")
