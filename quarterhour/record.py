@@ -26,6 +26,7 @@ __all__ = [
     "Record",
     "buried",
     "decode_record",
+    "due",
     "encode_record",
     "handed_back",
     "is_settled",
