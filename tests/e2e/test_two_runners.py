@@ -1,6 +1,7 @@
 """Two runners share the work: both take part, each invocation runs once, the loss of one loses nothing."""
 
 import asyncio
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -67,7 +68,15 @@ async def test_the_loss_of_one_half_way_loses_nothing(tmp_path: Path) -> None:
         ids = await enqueued(system)
         await eventually(lambda: len(notes(tmp_path, "ended")) >= COUNT / 2, what="half of them had run")
         workers = descendants(lost.pid)
-        await lost.kill()
+
+        def in_the_midst() -> bool:
+            now = time.monotonic()
+            runs = [run for of_one in runs_by_id(tmp_path).values() for run in of_one]
+            return any(run.pid in workers and not run.ended and now - run.began < 0.05 for run in runs)
+
+        await eventually(in_the_midst, what="the one to be lost had just begun a run")
+        lost.send(signal.SIGKILL)
+        await lost.ended()
         killed_at = time.monotonic()
         await eventually(lambda: not any(map(alive, workers)), deadline_s=2, what="its workers went with it")
 
@@ -79,7 +88,7 @@ async def test_the_loss_of_one_half_way_loses_nothing(tmp_path: Path) -> None:
         runs = runs_by_id(tmp_path)
         assert set(runs) == set(ids)
         again = {id: of_one for id, of_one in runs.items() if len(of_one) > 1}
-        assert len(again) <= 4 * 8  # what ran on the lost runner, or was not on record yet
+        assert 1 <= len(again) <= 4 * 8  # what ran on the lost runner, or was not on record yet
         for first, second in again.values():
             assert first.pid in workers
             assert first.began < (first.ended or killed_at) < killed_at + 0.5 < second.began

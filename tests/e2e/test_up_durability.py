@@ -122,10 +122,11 @@ async def test_after_sigkill_of_everything_every_accepted_one_gets_its_end(
     url = await started(tmp_path, ups, "--slots", "4")
     posting = asyncio.ensure_future(accepted(url, "short-background", 1000))
     # In the midst of it all: accepting, running, failing, retrying.
-    await eventually(lambda: len(notes(tmp_path)) >= 100, what="some of them had run")
+    # Distinct ones: attempts that are repeated leave a note each. Of a few, the 202 is still on its way.
+    await eventually(lambda: len({note["id"] for note in notes(tmp_path)}) >= 150, what="some had run")
     kill(ups[0])
     ids = await posting
-    assert len(ids) >= 30  # of the others, the 202 was still on its way
+    assert len(ids) >= 100
     ran_before = {note["id"] for note in notes(tmp_path)}
 
     url = await started(tmp_path, ups, "--runners", "1")
