@@ -56,7 +56,7 @@ class Append:
         if not self._link.connected:
             raise self._link.away()
         for message in messages:
-            self._link.fits(message.payload)
+            self._link.fits(len(message.payload))
         if len(messages) == 1 and not self._batching and not self._waiting and self._alone < ALONE_MAX:
             return await self._store_alone(messages[0])
         try:

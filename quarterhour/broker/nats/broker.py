@@ -87,14 +87,16 @@ async def connect(options: BrokerOptions) -> AsyncIterator[Broker]:
         stream = Stream(link, layout)
         await _prepare(link, stream, address)
         append, bells = Append(link), Bells(link, layout, stream)
+        calls = Calls(link, layout)
         who = Who(link, layout)
         records = Records(link, layout, stream, append, who)
         directory = Directory(link, layout, stream)
-        async with running(link, append.run(), bells.run()):
+        async with running(link, append.run(), bells.run(), calls.run()):
             await directory.listen()
+            await calls.listen()
             yield NatsBroker(
                 link,
-                calls=Calls(link, layout),
+                calls=calls,
                 queue=Queue(layout, stream, append, bells, options.clock),
                 work=Work(
                     link,

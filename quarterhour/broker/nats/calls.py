@@ -1,55 +1,100 @@
-"""Synchronous calls: one message to the runner that the gateway chose, and one back."""
+"""Synchronous calls: from the gateway to the runner that it chose, and back, in bundles.
 
-from collections.abc import Callable
+What is handed over in one turn of the event loop leaves in the next one, a bundle for each address.
+The calls of a bundle have consecutive numbers, and its reply address ends in the first and the last
+of them: when nobody listens, the server answers there, and so tells whose calls have failed. Replies
+go to the `replies` address beside it, whichever bundles their calls came in.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import structlog
 
+from quarterhour.broker.nats.bundle import PART_BYTES, Part, bundles_of, pack_bundle, unpack_bundle
 from quarterhour.broker.nats.layout import Layout
-from quarterhour.broker.nats.link import Link, Msg, NoResponders, Subscription
+from quarterhour.broker.nats.link import Link, Msg, Subscription, has_status
 from quarterhour.broker.port import Answer
-from quarterhour.errors import EnvelopeError, RunnerGone, TooLarge
+from quarterhour.errors import BrokerError, EnvelopeError, RunnerGone, TooLarge
 from quarterhour.invocation import Invocation, decode_invocation, encode_invocation
 from quarterhour.outcome import Error, Failed
 from quarterhour.reply import Refusal, Refused, Reply, decode_reply, encode_reply
 
 __all__ = ["Calls"]
 
+REPLIES = "replies"
+
 log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A call under way. It has its number from the moment it leaves."""
+
+    runner: str
+    data: bytes
+    reply: asyncio.Future[bytes]
+    number: int = 0
 
 
 class Calls:
     """Calls, and serves them."""
 
     def __init__(self, link: Link, layout: Layout) -> None:
-        """Calls over `link`."""
+        """Calls over `link`. `run` has to run meanwhile, and `listen` comes before the first call."""
         self._link = link
         self._layout = layout
+        self._inbox = f"{link.inbox}calls."
+        self._numbers = itertools.count(1)
+        self._under_way: dict[int, _Call] = {}
+        # What leaves in the next turn, by address.
+        self._leaving = asyncio.Event()
+        self._calls: dict[str, list[_Call]] = {}
+        self._replies: dict[str, list[Part]] = {}
         self._serving: Subscription | None = None
+        link.when_away.append(self._drop)
+
+    async def listen(self) -> None:
+        """Begin to receive replies."""
+        await self._link.subscribe(f"{self._inbox}*", self._hear)
+
+    async def run(self) -> None:
+        """Send what is handed over, for ever."""
+        try:
+            while True:
+                await self._leaving.wait()
+                self._leaving.clear()
+                await self._send()
+        finally:
+            await self._send()
 
     async def call(self, runner: str, invocation: Invocation) -> Reply:
         """Have `runner` run `invocation`, however long that takes."""
-        subject = self._layout.call(runner)
+        address = self._layout.call(runner)
+        data = encode_invocation(invocation)
+        self._link.fits(PART_BYTES + len(data))
+        if not self._link.connected:
+            raise self._link.away()
+        call = _Call(runner, data, asyncio.get_running_loop().create_future())
+        self._calls.setdefault(address, []).append(call)
+        self._leaving.set()
         try:
-            message = await self._link.request(subject, encode_invocation(invocation), timeout_s=None)
-        except NoResponders:
-            text = f"Nobody serves as runner {runner}."
-            raise RunnerGone(text) from None
-        return decode_reply(message.data)
+            return decode_reply(await call.reply)
+        finally:
+            self._under_way.pop(call.number, None)
 
     async def serve(self, runner: str, take: Callable[[Invocation, bytes, Answer], None]) -> None:
         """Start to receive calls for `runner`."""
 
         async def hear(message: Msg) -> None:
-            async def answer(reply: Reply) -> None:
-                await self._answer(message.reply, reply)
-
+            address = message.reply.rpartition(".")[0] + "." + REPLIES
             try:
-                invocation = decode_invocation(message.data)
+                for number, data in unpack_bundle(message.data):
+                    self._take(address, number, data, take)
             except EnvelopeError as error:  # of an unknown version, or from somebody else
-                log.warning("call_unread", why=str(error))
-                await answer(Refused(reason=Refusal.NOT_SERVED))
-            else:
-                take(invocation, message.data, answer)
+                log.warning("calls_unread", why=str(error))
 
         await self.stop_serving()
         self._serving = await self._link.subscribe(self._layout.call(runner), hear)
@@ -60,10 +105,84 @@ class Calls:
             serving, self._serving = self._serving, None
             await self._link.drain(serving)
 
-    async def _answer(self, to: str, reply: Reply) -> None:
+    def _take(
+        self, address: str, number: int, data: bytes, take: Callable[[Invocation, bytes, Answer], None]
+    ) -> None:
+        async def answer(reply: Reply) -> None:
+            if not self._link.connected:
+                raise self._link.away()
+            self._answer(address, number, reply)
+
+        try:
+            invocation = decode_invocation(data)
+        except EnvelopeError as error:
+            log.warning("call_unread", why=str(error))
+            self._answer(address, number, Refused(reason=Refusal.NOT_SERVED))
+        else:
+            take(invocation, data, answer)
+
+    def _answer(self, address: str, number: int, reply: Reply) -> None:
         data = encode_reply(reply)
         try:
-            self._link.fits(data)
+            self._link.fits(PART_BYTES + len(data))
         except TooLarge as error:
             data = encode_reply(Failed(error=Error(type="ResponseTooLarge", message=str(error))))
-        await self._link.publish(to, data)
+        self._replies.setdefault(address, []).append((number, data))
+        self._leaving.set()
+
+    async def _send(self) -> None:
+        calls, self._calls = self._calls, {}
+        replies, self._replies = self._replies, {}
+        for address, waiting in calls.items():
+            for bundle in bundles_of(self._numbered(waiting)):
+                await self._send_calls(address, bundle)
+        for address, parts in replies.items():
+            for bundle in bundles_of(parts):
+                try:
+                    await self._link.publish(address, pack_bundle(bundle))
+                except BrokerError as error:
+                    log.warning("replies_lost", count=len(bundle), why=str(error))
+
+    def _numbered(self, calls: Iterable[_Call]) -> Iterable[Part]:
+        for call in calls:
+            if not call.reply.done():  # nobody has given it up meanwhile
+                call.number = next(self._numbers)
+                self._under_way[call.number] = call
+                yield call.number, call.data
+
+    async def _send_calls(self, address: str, bundle: list[Part]) -> None:
+        first, last = bundle[0][0], bundle[-1][0]
+        try:
+            await self._link.publish(address, pack_bundle(bundle), reply=f"{self._inbox}{first}-{last}")
+        except BrokerError:  # away: the sizes were checked when it was handed over
+            self._fail(first, last, lambda _: self._link.away())
+
+    async def _hear(self, message: Msg) -> None:
+        if has_status(message):  # nobody listens: the server itself answers
+            first, last = map(int, message.subject[len(self._inbox) :].split("-"))
+            self._fail(first, last, _gone)
+            return
+        try:
+            for number, data in unpack_bundle(message.data):
+                call = self._under_way.pop(number, None)
+                if call is not None and not call.reply.done():
+                    call.reply.set_result(data)
+        except EnvelopeError as error:
+            log.warning("replies_unread", why=str(error))
+
+    def _fail(self, first: int, last: int, why: Callable[[_Call], Exception]) -> None:
+        for number in [number for number in self._under_way if first <= number <= last]:
+            call = self._under_way.pop(number)
+            if not call.reply.done():
+                call.reply.set_exception(why(call))
+
+    def _drop(self) -> None:
+        """The connection is away: no reply will come to what was sent over it."""
+        for call in self._under_way.values():
+            if not call.reply.done():
+                call.reply.set_exception(self._link.away())
+        self._under_way.clear()
+
+
+def _gone(call: _Call) -> RunnerGone:
+    return RunnerGone(f"Nobody serves as runner {call.runner}.")

@@ -76,11 +76,12 @@ class Link:
         self._clock = clock
         self._lease_s = lease_s
         self.token = client.new_inbox().rpartition(".")[2]  # ours alone, in the whole cluster
-        self._inbox = f"_INBOX.{self.token}."
+        self.inbox = f"_INBOX.{self.token}."
         self._tokens = itertools.count()
         self._replies: dict[str, asyncio.Future[Msg]] = {}
         self._queues: dict[str, asyncio.Queue[Msg | None]] = {}
         self.on_delivery: Callable[[Msg], Awaitable[None]] = _ignore
+        self.when_away: list[Callable[[], None]] = []  # called when no reply will come to what was asked
         self._closed = asyncio.Event()
         self._told_away = asyncio.Event()
 
@@ -112,11 +113,11 @@ class Link:
         """What to raise while nobody is there."""
         return BrokerUnavailable(f"The broker at {self.place} is away.")
 
-    def fits(self, payload: bytes) -> None:
+    def fits(self, size_bytes: int) -> None:
         """Raise `TooLarge` for what the server would close the connection over."""
-        if len(payload) > self.payload_bytes_max:
+        if size_bytes > self.payload_bytes_max:
             message = (
-                f"A message takes {len(payload)} bytes; the broker takes {self.payload_bytes_max}. "
+                f"A message takes {size_bytes} bytes; the broker takes {self.payload_bytes_max}. "
                 "Raise max_payload in the server's configuration, or send less."
             )
             raise TooLarge(message)
@@ -129,7 +130,7 @@ class Link:
         """Send a message that nobody confirms."""
         if not self._client.is_connected:
             raise self.away()
-        self.fits(payload)
+        self.fits(len(payload))
         try:
             await self._client.publish(subject, payload, reply=reply, headers=headers)
         except nats.errors.Error as error:
@@ -140,11 +141,11 @@ class Link:
         token = str(next(self._tokens))
         reply: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
         self._replies[token] = reply
-        return self._inbox + token, reply
+        return self.inbox + token, reply
 
     def forget(self, address: str) -> None:
         """Expect no reply at `address` any more."""
-        self._replies.pop(address.removeprefix(self._inbox), None)
+        self._replies.pop(address.removeprefix(self.inbox), None)
 
     async def request(
         self,
@@ -199,7 +200,7 @@ class Link:
         queue: asyncio.Queue[Msg | None] = asyncio.Queue()
         self._queues[token] = queue
         try:
-            yield self._inbox + token, queue
+            yield self.inbox + token, queue
         finally:
             del self._queues[token]
 
@@ -269,13 +270,13 @@ class Link:
 
     async def hear_replies(self) -> None:
         """Begin to receive replies."""
-        await self.subscribe(f"{self._inbox}*", self._hear)
+        await self.subscribe(f"{self.inbox}*", self._hear)
 
     async def _hear(self, message: Msg) -> None:
-        if not message.subject.startswith(self._inbox):
+        if not message.subject.startswith(self.inbox):
             await self.on_delivery(message)  # JetStream delivers under the message's own subject
             return
-        token = message.subject[len(self._inbox) :]
+        token = message.subject[len(self.inbox) :]
         reply = self._replies.pop(token, None)
         if reply is not None:
             if not reply.done():
@@ -291,6 +292,8 @@ class Link:
                 reply.set_exception(self.away())
         for queue in self._queues.values():
             queue.put_nowait(None)
+        for drop in self.when_away:
+            drop()
 
     async def watch(self) -> None:
         """Notice that the server is away even where nats-py hangs before it says so."""
