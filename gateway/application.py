@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, cast
 
+import structlog
 from quart import Quart
 
 from gateway.api.routes import ApiRooms, add_routes
@@ -25,6 +26,8 @@ from quarterhour.settings import GatewaySettings
 __all__ = ["Gateway"]
 
 API_BODY_BYTES_MAX = 1024 * 1024
+
+log = structlog.get_logger()
 
 
 class Gateway:
@@ -98,6 +101,9 @@ class Gateway:
     def _functions_changed(self, new: list[Manifest], gone: list[str]) -> None:
         self.metrics.withdrawn(gone)
         self.metrics.announced(new)
+        for manifest in new:
+            if manifest.error is not None:
+                log.error("function_cannot_run", function=manifest.name, error=manifest.error)
 
     def _not_ready(self) -> Problem | None:
         if self._stopping.is_set():

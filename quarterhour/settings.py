@@ -94,6 +94,7 @@ class RunnerSettings:
     function_python: Path | None = None
     drain_s: float = 900.0
     withdraw_missing: bool = False
+    watch: bool = False
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9465
     advertise: str | None = None
@@ -124,6 +125,7 @@ class UpSettings:
     expose_errors: bool = True
     trusted_proxies: tuple[Network, ...] = ()
     drain_s: float = 30.0
+    watch: bool = True
     lease_s: float = 30.0
     namespace: str = "quarterhour"
     metrics_host: str = "127.0.0.1"
@@ -227,6 +229,12 @@ OPTIONS: Mapping[str, Option] = {
             "withdraw-missing",
             switch(),
             "This folder holds all functions there are: withdraw every announced one that is not in it.",
+        ),
+        _option(
+            "watch",
+            "watch",
+            switch(),
+            "Whether what is saved in the functions folder is served at once.",
         ),
         _option(
             "lease_s",

@@ -4,7 +4,6 @@ It reads files and never runs one. A function that is wrong in itself is listed 
 what leaves the whole folder in doubt (no folder, no valid TOML, one name in two languages) raises.
 """
 
-import hashlib
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,11 +40,17 @@ class Catalog:
 
 
 def load_catalog(
-    folder: Path, *, working_directory: Path, synchronous_limit_s: float, background_limit_s: float
+    folder: Path,
+    *,
+    working_directory: Path,
+    synchronous_limit_s: float,
+    background_limit_s: float,
+    generation: int = 0,
 ) -> Catalog:
     """The functions in `folder`, with what the project's file says of them. Raises `SettingsError`.
 
     The limits are the operator's, in seconds for one attempt; a function can only lower its own.
+    `generation` is handed on to each function's `Code`.
     """
     folder = folder.absolute()
     limits = Limits(synchronous_s=synchronous_limit_s, background_s=background_limit_s)
@@ -54,18 +59,20 @@ def load_catalog(
     project = read_project_file(path) if path else None
     entries, warnings = {}, [*scanned.warnings, *_project_warnings(project, scanned.found)]
     for found in scanned.found:
-        entry, more = _load(found, project, limits)
+        entry, more = _load(found, project, limits, generation)
         entries[found.name] = entry
         warnings += more
     return Catalog(entries=entries, warnings=tuple(warnings))
 
 
-def _load(found: Found, project: ProjectFile | None, limits: Limits) -> tuple[Entry, tuple[str, ...]]:
+def _load(
+    found: Found, project: ProjectFile | None, limits: Limits, generation: int
+) -> tuple[Entry, tuple[str, ...]]:
     said = _said_in_project(found, project)
     if found.runtime != "python":
         return _unable(found, said, limits, f"{found.place}: {_NO_NODE}")
     try:
-        source, version = _read(found.path)
+        source = _read(found.path)
         config = read_config(source)
     except _UnreadableError as error:
         return _unable(found, said, limits, f"{found.place} {error}.")
@@ -74,7 +81,7 @@ def _load(found: Found, project: ProjectFile | None, limits: Limits) -> tuple[En
     if config is not None:
         said = [Said(place=f"{found.place}: config", values=config, in_source=True), *said]
     reading = read_manifest(found.name, found.runtime, said, limits)
-    code = None if reading.manifest.error else _code(found, reading, version)
+    code = None if reading.manifest.error else _code(found, reading, source, generation)
     return Entry(manifest=reading.manifest, code=code), reading.warnings
 
 
@@ -83,12 +90,13 @@ def _unable(found: Found, said: Sequence[Said], limits: Limits, error: str) -> t
     return Entry(manifest=reading.manifest, code=None), reading.warnings
 
 
-def _code(found: Found, reading: Reading, version: str) -> Code:
+def _code(found: Found, reading: Reading, source: bytes, generation: int) -> Code:
     return Code(
         function=found.name,
         path=found.path,
         folder=found.path.parent,
-        version=version,
+        source=source,
+        generation=generation,
         environment=reading.environment,
         memory_mib=reading.manifest.memory_mib,
     )
@@ -98,11 +106,9 @@ class _UnreadableError(Exception):
     """The file of a function cannot be read; the message is the end of a sentence."""
 
 
-def _read(path: Path) -> tuple[bytes, str]:
-    """The source and its version, which another content and a later save change."""
+def _read(path: Path) -> bytes:
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for its other end
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for its other end
             message = "is no regular file"
             raise _UnreadableError(message)
         with path.open("rb") as file:
@@ -113,7 +119,7 @@ def _read(path: Path) -> tuple[bytes, str]:
     if len(source) > SOURCE_BYTES_MAX:
         message = f"is larger than {SOURCE_BYTES_MAX} bytes, the most that a function's file may have"
         raise _UnreadableError(message)
-    return source, f"{hashlib.sha256(source).hexdigest()[:16]}-{status.st_mtime_ns:x}"
+    return source
 
 
 def _said_in_project(found: Found, project: ProjectFile | None) -> list[Said]:

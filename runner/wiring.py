@@ -1,6 +1,7 @@
 """Wiring: the runner's rooms are put together, started, and ended in the right order."""
 
 import asyncio
+import functools
 import os
 import sys
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from runner.catalog import Catalog, Entry, load_catalog
 from runner.leases import Leases
 from runner.metrics import Metrics, serve_metrics
 from runner.pull import Puller
+from runner.reload import Difference, Reloader, changes
 from runner.sandbox.job import LogLine
 from runner.sandbox.pool import Sandbox, SandboxSettings
 from runner.serve import Server
@@ -46,6 +48,7 @@ class Runner:
         self.name = new_process_name()
         self._settings = settings
         self._broker = broker
+        self._sandbox = sandbox
         self._metrics = metrics
         self._metrics_address: str | None = None
         self._entries: Mapping[str, Entry] = {}
@@ -93,7 +96,7 @@ class Runner:
         try:
             async with self._tasks, background(self._leases.keep(), self._look_after()):
                 await self._start(catalog)
-                async with background(self._puller.listen(), self._puller.run()):
+                async with background(self._puller.listen(), self._puller.run(), self._follow_changes()):
                     await stop.wait()
                 await self._drain()
         finally:
@@ -125,6 +128,34 @@ class Runner:
     async def _announce(self) -> None:
         await self._broker.prepare([manifest for manifest in self._manifests if manifest.background])
         await self._broker.announce(self._manifests)
+
+    async def _follow_changes(self) -> None:
+        """Serve what is saved, if the folder is to be watched."""
+        if not self._settings.watch:
+            return
+        reloader = Reloader(functools.partial(_read_catalog, self._settings), self._entries)
+        async for paths in changes(self._settings.functions, Path.cwd()):
+            found = await reloader.reload(paths)
+            if found is not None:
+                await self._change_to(*found)
+
+    async def _change_to(self, entries: Mapping[str, Entry], different: Difference) -> None:
+        self._entries = entries
+        self._sandbox.keep([entry.code for entry in entries.values() if entry.code is not None])
+        self._metrics.start_at_zero(different.announce)
+        self._puller.serve(list(entries))
+        while True:
+            try:
+                # A function is served before it is known, and known no more before it is not served.
+                await self._broker.prepare([each for each in different.announce if each.background])
+                await self._broker.withdraw(different.gone)
+                await self._beat()
+                await self._broker.announce(different.announce)
+                break
+            except BrokerUnavailable as error:
+                log.warning("changes_not_announced", why=str(error))
+                await asyncio.sleep(BEAT_S)
+        log.info("functions_reloaded", changed=different.changed, gone=different.gone)
 
     async def _beat(self) -> None:
         await self._broker.beat(
@@ -192,18 +223,23 @@ def _print_line(line: LogLine) -> None:
     )
 
 
+def _read_catalog(settings: RunnerSettings, generation: int = 0) -> Catalog:
+    return load_catalog(
+        settings.functions,
+        working_directory=Path.cwd(),
+        synchronous_limit_s=settings.synchronous_limit_s,
+        background_limit_s=settings.background_limit_s,
+        generation=generation,
+    )
+
+
 async def run(settings: RunnerSettings) -> None:
     """Run one runner until SIGTERM or SIGINT.
 
     Raises `QuarterhourError`: a setting is wrong, the broker is lost for good, or its parent is gone.
     """
     clock = SystemClock()
-    catalog = load_catalog(
-        settings.functions,
-        working_directory=Path.cwd(),
-        synchronous_limit_s=settings.synchronous_limit_s,
-        background_limit_s=settings.background_limit_s,
-    )
+    catalog = _read_catalog(settings)
     for warning in catalog.warnings:
         log.warning("functions", text=warning)
     options = BrokerOptions(

@@ -17,14 +17,17 @@ LossReason = Literal["lease", "guard", "stopped"]
 class Code:
     """What is to be run.
 
-    `path` is the file with the handler, `folder` goes first on the module path, `version` changes
-    whenever the file does. `environment` is what the function's own configuration adds.
+    `path` is the file with the handler and `source` what stood there when it was read: that is what
+    runs, whatever is saved meanwhile. `folder` goes first on the module path; `generation` grows
+    whenever a module that functions may share has changed. `environment` is what the function's own
+    configuration adds.
     """
 
     function: str
     path: Path
     folder: Path
-    version: str
+    source: bytes
+    generation: int = 0
     environment: tuple[tuple[str, str], ...] = ()
     memory_mib: int = 512
     runtime: str = "python"

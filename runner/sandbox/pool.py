@@ -7,7 +7,7 @@ retired. There are never more than `workers_max` workers.
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,6 @@ GUARD_AGAIN_S = 1.0  # a guard that dies at once is not started again and again 
 SPARE_ROWS = 64  # workers that are being killed still have theirs
 
 log = structlog.get_logger()
-
-Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,21 +93,20 @@ class Sandbox:
 
     async def take(self, code: Code) -> WorkerProcess:
         """A worker for `code` that does nothing else. Raises `AttemptLost` if no guard can be had."""
-        key = (str(code.path), code.version)
         for number, (worker, _) in reversed(self._idle.items()):
-            if worker.key == key:
+            if worker.code == code:
                 del self._idle[number]
                 return worker
         if len(self._workers) - len(self._retiring) >= self.settings.workers_max and self._idle:
             self.retire(next(iter(self._idle.values()))[0])
         for _ in range(GUARDS_TRIED_MAX):
             with suppress(GuardGone):  # it died before anything was started: the next one will do
-                return await self._spawn(code, key)
+                return await self._spawn(code)
         raise AttemptLost(reason="guard")
 
     def give_back(self, worker: WorkerProcess) -> None:
         """The worker has made its attempt and may make another."""
-        if worker.number in self._workers and not worker.hung_up:
+        if worker.number in self._workers and not worker.hung_up and not worker.stale:
             self._idle[worker.number] = (worker, self.clock.boot())
         else:
             self.retire(worker)
@@ -122,13 +119,21 @@ class Sandbox:
             if self._guard is not None:
                 self._guard.kill(worker.number)
 
-    async def _spawn(self, code: Code, key: Key) -> WorkerProcess:
+    def keep(self, codes: Collection[Code]) -> None:
+        """From now on just these are served: workers of others finish what they do and end."""
+        for worker in list(self._workers.values()):
+            if worker.code not in codes:
+                worker.stale = True
+                if worker.number in self._idle:
+                    self.retire(worker)
+
+    async def _spawn(self, code: Code) -> WorkerProcess:
         guard = await self._running_guard()
         self._last_number += 1
         worker, descriptors = await WorkerProcess.open(
             self._last_number,
             self.table.take(),
-            key,
+            code,
             frame_bytes_max=self.settings.response_bytes_max,
             on_hung_up=self.retire,
         )

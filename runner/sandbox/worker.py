@@ -8,6 +8,7 @@ from struct import Struct
 from typing import Protocol, cast
 
 from runner.sandbox.guard import Exit
+from runner.sandbox.job import Code
 from runner.sandbox.output import Output
 
 __all__ = ["WorkerProcess", "WorkerUser"]
@@ -40,7 +41,7 @@ class WorkerProcess(asyncio.Protocol):
         self,
         number: int,
         row: int,
-        key: tuple[str, str],
+        code: Code,
         *,
         output: Output,
         frame_bytes_max: int,
@@ -48,10 +49,11 @@ class WorkerProcess(asyncio.Protocol):
     ) -> None:
         self.number = number
         self.row = row
-        self.key = key
+        self.code = code
         self.output = output
         self.user: WorkerUser | None = None
         self.hung_up = False
+        self.stale = False  # its code is served no more: it makes no further attempt
         self._on_hung_up = on_hung_up
         self._frame_bytes_max = frame_bytes_max + HEADER_BYTES_RESERVED
         self._transport: asyncio.Transport
@@ -63,7 +65,7 @@ class WorkerProcess(asyncio.Protocol):
         cls,
         number: int,
         row: int,
-        key: tuple[str, str],
+        code: Code,
         *,
         frame_bytes_max: int,
         on_hung_up: "Callable[[WorkerProcess], None]",
@@ -76,18 +78,19 @@ class WorkerProcess(asyncio.Protocol):
         worker = cls(
             number,
             row,
-            key,
+            code,
             output=Output(output, errors),
             frame_bytes_max=frame_bytes_max,
             on_hung_up=on_hung_up,
         )
         await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
+        worker.send(0.0, code.source)  # what it runs; every later frame is an invocation
         return worker, (theirs.detach(), output_end, errors_end)
 
-    def send(self, limit_at: float, envelope: bytes) -> None:
-        """Give the worker an invocation, whose attempt has its limit at that moment of the boot clock."""
-        start = START.pack(START.size - FRAME_HEADER_BYTES + len(envelope), limit_at)
-        self._transport.write(start + envelope)
+    def send(self, limit_at: float, data: bytes) -> None:
+        """Give the worker an envelope, whose attempt has its limit at that moment of the boot clock."""
+        start = START.pack(START.size - FRAME_HEADER_BYTES + len(data), limit_at)
+        self._transport.write(start + data)
 
     def close(self) -> None:
         """Let go of channel and pipes."""

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.notes import NOTE, notes
 from tests.e2e.wire import PREFIX
-from tests.process.test_up import Up
+from tests.up import Up
 from tests.waiting import eventually
 
 GATED = f"""{NOTE}

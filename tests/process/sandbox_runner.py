@@ -20,14 +20,15 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-async def main(path: Path, lease_s: float) -> None:
+async def main(path: Path, source: bytes, lease_s: float) -> None:
     async with Sandbox(settings(), clock=SystemClock(), on_line=lambda line: say(line.text)) as sandbox:
         bench = Bench(sandbox=sandbox, folder=path.parent, lines=[])
         say(f"guard {bench.guard_pid}")
-        code = Code(function=path.stem, path=path, folder=path.parent, version="1")
+        code = Code(function=path.stem, path=path, folder=path.parent, source=source)
         await bench.run(code, lease_s=lease_s or None, limit_s=1000)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2])))
+    function = Path(sys.argv[1])
+    asyncio.run(main(function, function.read_bytes(), float(sys.argv[2])))

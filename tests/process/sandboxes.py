@@ -55,12 +55,13 @@ class Bench:
     lines: list[LogLine]
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def function(self, source: str, *, name: str = "", version: str = "1", **more: Any) -> Code:
+    def function(self, source: str, *, name: str = "", **more: Any) -> Code:
         """Write a function's file."""
         name = name or f"function{next(self._numbers)}"
         path = self.folder / f"{name}.py"
-        path.write_text(textwrap.dedent(source), encoding="utf-8")
-        return Code(function=name, path=path, folder=self.folder, version=version, **more)
+        text = textwrap.dedent(source)
+        path.write_text(text, encoding="utf-8")
+        return Code(function=name, path=path, folder=self.folder, source=text.encode(), **more)
 
     def attempt(
         self,

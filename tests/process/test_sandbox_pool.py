@@ -11,9 +11,9 @@ import pytest
 from quarterhour.clock import SystemClock
 from quarterhour.errors import SettingsError
 from quarterhour.outcome import Crashed
-from runner.sandbox.job import AttemptLost, Code
+from runner.sandbox.job import AttemptLost
 from runner.sandbox.pool import Sandbox
-from tests.process.sandboxes import Bench, alive, open_bench, response, settings
+from tests.process.sandboxes import Bench, alive, error, open_bench, response, settings
 from tests.system import descendants
 from tests.waiting import eventually
 
@@ -52,6 +52,9 @@ async def test_threads_do_not_use_up_the_memory_limit(bench: Bench) -> None:
     assert await bench.text(code) == "all"
 
 
+ANSWER = "def handler(event, context): return {{'statusCode': 200, 'body': '{}'}}"
+
+
 async def test_consecutive_attempts_of_a_function_share_a_worker(bench: Bench) -> None:
     code = bench.function(PID)
     assert len({await bench.text(code) for _ in range(5)}) == 1
@@ -73,7 +76,7 @@ async def test_modules_stay_loaded_between_attempts(bench: Bench) -> None:
 async def test_functions_and_versions_have_workers_of_their_own(bench: Bench) -> None:
     first = bench.function(PID, name="one")
     second = bench.function(PID, name="two")
-    newer = bench.function(PID, name="one", version="2")
+    newer = bench.function(PID, name="one", generation=2)
     assert len({await bench.text(code) for code in (first, second, newer)}) == 3
 
 
@@ -155,10 +158,34 @@ async def test_a_thousand_attempts_leave_nothing_open(bench: Bench) -> None:
     assert descriptors_of(bench.guard_pid) <= 12, "the guard keeps nothing of its workers"
 
 
-async def test_a_function_file_that_is_gone_fails_its_attempt(bench: Bench) -> None:
-    code = Code(function="gone", path=bench.folder / "gone.py", folder=bench.folder, version="1")
-    outcome = (await bench.run(code)).outcome
-    assert outcome.result == "failed"
+async def test_what_was_read_runs_whatever_is_saved_meanwhile(bench: Bench) -> None:
+    old = bench.function(ANSWER.format("old"), name="one")
+    assert await bench.text(old) == "old"
+    new = bench.function(ANSWER.format("new"), name="one")
+    old.path.write_text("half a sa")
+    assert await bench.text(new) == "new"
+    await asyncio.gather(*(bench.run("def handler(e, c): return {'statusCode': 200}") for _ in range(8)))
+    assert await bench.text(old) == "old", "from a worker of its own: the first one has been retired"
+    old.path.unlink()
+    assert await bench.text(replace(old, generation=2)) == "old"
+
+
+async def test_a_traceback_quotes_what_ran(bench: Bench) -> None:
+    code = bench.function("# ü\ndef handler(event, context):\n    raise ValueError('here')  # it ran\n")
+    code.path.write_text("\n\n\n\nsomething else\n")
+    trace = "\n".join(error(await bench.run(code)).trace)
+    assert "raise ValueError('here')  # it ran" in trace
+    assert str(code.path) in trace
+
+
+async def test_the_module_knows_its_file_and_leaves_no_cache(bench: Bench) -> None:
+    code = bench.function(
+        "from pathlib import Path\n"
+        "def handler(event, context):\n"
+        "    return {'statusCode': 200, 'body': __file__ + ' ' + __spec__.origin}\n"
+    )
+    assert await bench.text(code) == f"{code.path} {code.path}"
+    assert not list(bench.folder.glob("__pycache__/*"))
 
 
 async def test_the_sandbox_can_be_left_while_attempts_run(tmp_path: Path) -> None:

@@ -10,16 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import httpx
 import pytest
 from click.testing import CliRunner, Result
 
 from quarterhour.cli.main import main
+from tests.up import Up, leaving_nothing, living
 from tests.waiting import eventually_sync
-
-READY_S = 30.0
 
 HELLO = """
 def handler(event, context):
@@ -43,81 +41,6 @@ def handler(event, context):
 """
 
 
-class Up:
-    """One `quarterhour up` and what it wrote."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.folder = folder
-        self.output = folder / "stdout"
-        self.log = folder / "stderr"
-        self.seen: dict[int, str] = {}  # so that a test that fails leaves nothing behind either
-        with self.output.open("w") as output, self.log.open("a") as log:
-            self.process = self._start(arguments, output, log)
-
-    def _start(self, arguments: tuple[str, ...], output: IO[str], log: IO[str]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-P", "-m", "quarterhour", "up", *arguments]
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("QUARTERHOUR_")
-        }
-        return subprocess.Popen(
-            command, cwd=self.folder, stdout=output, stderr=log, stdin=subprocess.DEVNULL, env=environment
-        )
-
-    def ready(self) -> str:
-        """The URL, once it is ready."""
-
-        def url() -> str | None:
-            assert self.process.poll() is None, self.log.read_text()
-            lines = self.output.read_text().splitlines()
-            return lines[-1].removeprefix("ready ") if lines and lines[-1].startswith("ready ") else None
-
-        try:
-            return eventually_sync(url, deadline_s=READY_S, what="up was ready") or ""
-        except AssertionError as error:
-            error.add_note(self.log.read_text())
-            raise
-
-    def family(self) -> dict[int, str]:
-        """The living descendants with their command lines."""
-        family = _descendants(self.process.pid)
-        self.seen |= family
-        return family
-
-    def kin(self, words: str) -> list[int]:
-        """The descendants that say `words` in their command lines."""
-        return [pid for pid, command in self.family().items() if words in command]
-
-    def wait(self, timeout_s: float = 15) -> int:
-        return self.process.wait(timeout_s)
-
-
-def _processes() -> Iterator[tuple[int, int, str]]:
-    """Pid, parent and command line of every process that lives."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if fields[0] not in "ZX":
-            yield int(folder.name), int(fields[1]), command
-
-
-def _descendants(root: int) -> dict[int, str]:
-    processes = list(_processes())
-    found: dict[int, str] = {}
-    parents = {root}
-    while parents:
-        children = {pid: command for pid, parent, command in processes if parent in parents}
-        found |= children
-        parents = set(children)
-    return found
-
-
-def _living(pids: dict[int, str]) -> dict[int, str]:
-    return {pid: command for pid, _, command in _processes() if pids.get(pid) == command}
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with functions; nothing that runs in it is left when the test is over."""
@@ -129,17 +52,9 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def started(project: Path) -> Iterator[list[Up]]:
-    ups: list[Up] = []
-    yield ups
-    for up in ups:
-        up.family()
-        if up.process.poll() is None:
-            up.process.kill()
-            up.process.wait()
-        for pid in _living(up.seen):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+def started() -> Iterator[list[Up]]:
+    with leaving_nothing() as ups:
+        yield ups
 
 
 def start(project: Path, started: list[Up], *arguments: str) -> Up:
@@ -247,7 +162,7 @@ def test_sigterm_ends_everything_and_what_was_accepted_stays(project: Path, star
     family = up.family()
     up.process.terminate()
     assert up.wait() == 0
-    assert _living(family) == {}
+    assert living(family) == {}
     assert "process_ended" not in up.log.read_text()
     assert "killing" not in up.log.read_text()
     (project / "functions" / "hello.py").unlink()
@@ -264,7 +179,7 @@ def test_other_signals_end_it_too(project: Path, started: list[Up], number: sign
     family = up.family()
     up.process.send_signal(number)
     assert up.wait() == 0
-    assert _living(family) == {}
+    assert living(family) == {}
 
 
 def test_a_signal_while_it_starts_ends_it(project: Path, started: list[Up]) -> None:
@@ -273,7 +188,7 @@ def test_a_signal_while_it_starts_ends_it(project: Path, started: list[Up]) -> N
     family = up.family()
     up.process.terminate()
     assert up.wait() == 0
-    assert _living(family) == {}
+    assert living(family) == {}
 
 
 def test_sigkill_leaves_nothing_behind_and_loses_nothing(project: Path, started: list[Up]) -> None:
@@ -286,7 +201,7 @@ def test_sigkill_leaves_nothing_behind_and_loses_nothing(project: Path, started:
     assert any("sleep 600" in command for command in family.values())
     up.process.kill()
     up.wait()
-    eventually_sync(lambda: _living(family) == {}, what="everything ended")
+    eventually_sync(lambda: living(family) == {}, what="everything ended")
     start(project, started, "--lease", "2").ready()
     eventually_sync(lambda: ran(project / "slept") == 2, what="it ran again")
 
@@ -302,7 +217,7 @@ def test_a_second_signal_ends_it_at_once(project: Path, started: list[Up]) -> No
     eventually_sync(lambda: "draining" in up.log.read_text())
     up.process.terminate()
     up.wait(5)
-    eventually_sync(lambda: _living(family) == {}, what="everything ended")
+    eventually_sync(lambda: living(family) == {}, what="everything ended")
 
 
 def test_the_drain_time_is_kept_and_the_rest_runs_again_at_no_cost(project: Path, started: list[Up]) -> None:
@@ -314,7 +229,7 @@ def test_the_drain_time_is_kept_and_the_rest_runs_again_at_no_cost(project: Path
     family = up.family()
     up.process.terminate()
     assert up.wait(7) == 0
-    assert _living(family) == {}
+    assert living(family) == {}
     assert "killing" not in up.log.read_text()
     url = start(project, started, "--lease", "3").ready()
     eventually_sync(lambda: ran(project / "slept") == 2, what="it ran again")

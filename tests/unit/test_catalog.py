@@ -7,6 +7,7 @@ import pytest
 
 from quarterhour.errors import SettingsError
 from runner.catalog import SOURCE_BYTES_MAX, Catalog, load_catalog
+from runner.sandbox.job import Code
 
 HANDLER = "def handler(event, context):\n    return {'statusCode': 200}\n"
 
@@ -19,12 +20,13 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(project: Path, *, working_directory: Path | None = None) -> Catalog:
+def load(project: Path, *, working_directory: Path | None = None, generation: int = 0) -> Catalog:
     return load_catalog(
         project / "functions",
         working_directory=working_directory or project,
         synchronous_limit_s=60,
         background_limit_s=900,
+        generation=generation,
     )
 
 
@@ -74,22 +76,24 @@ def test_the_module_is_not_run(project: Path) -> None:
     assert not (project / "ran").exists()
 
 
-def test_the_version_follows_content_and_time_of_saving(project: Path) -> None:
+def test_code_differs_when_what_would_run_does(project: Path) -> None:
     path = project / "functions" / "good.py"
 
-    def version() -> str:
-        code = load(project).entries["good"].code
-        assert code is not None
-        return code.version
+    def code(generation: int = 0) -> Code:
+        found = load(project, generation=generation).entries["good"].code
+        assert found is not None
+        return found
 
+    first = code()
+    assert first.source == HANDLER.encode()
     os.utime(path, ns=(1, 1))
-    first = version()
-    assert version() == first
-    os.utime(path, ns=(1, 2))
-    touched = version()
+    assert code() == first, "a touched file is the same code"
+    assert code(generation=1) != first
     path.write_text(HANDLER + "#")
-    os.utime(path, ns=(1, 1))
-    assert len({first, touched, version()}) == 3
+    assert code() != first
+    path.write_text(HANDLER)
+    write(project, "quarterhour.toml", "[functions.good]\nenvironment = {A = 'b'}\n")
+    assert code() != first
 
 
 def test_a_syntax_error_names_file_and_line(project: Path) -> None:

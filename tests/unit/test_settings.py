@@ -73,6 +73,7 @@ def test_each_option_can_be_given_in_each_place(process: type[Any], tmp_path: Pa
         "trusted_proxies": ("10.0.0.0/8, ::1", tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "::1")))),
         "drain_s": (12, 12.0),
         "withdraw_missing": (True, True),
+        "watch": (False, False),
         "lease_s": (5, 5.0),
         "namespace": ("other", "other"),
         "metrics_host": ("0.0.0.0", "0.0.0.0"),
@@ -93,7 +94,7 @@ def test_each_option_can_be_given_in_each_place(process: type[Any], tmp_path: Pa
         by_file = load(process, broker, environment={}, directory=tmp_path)
         for loaded in (by_flag, by_variable, by_file):
             assert getattr(loaded, option.field) == expected
-        if option.field != "expose_errors":  # its default differs between the processes
+        if option.field not in {"expose_errors", "watch"}:  # their defaults differ between the processes
             assert expected != default
 
 
@@ -248,7 +249,7 @@ def test_every_field_has_an_option_and_every_option_names_of_its_own() -> None:
     assert len({option.name for option in OPTIONS.values()}) == len(OPTIONS)
 
 
-def test_the_defaults_of_up_are_those_of_its_children_but_for_three() -> None:
+def test_the_defaults_of_up_are_those_of_its_children_but_for_four() -> None:
     ours = {option.field: default for option, default in options_of(UpSettings)}
     theirs = {
         option.field: default
@@ -256,7 +257,7 @@ def test_the_defaults_of_up_are_those_of_its_children_but_for_three() -> None:
         for option, default in options_of(process)
     }
     differing = {field for field in ours.keys() & theirs.keys() if ours[field] != theirs[field]}
-    assert differing == {"broker", "drain_s", "expose_errors"}
+    assert differing == {"broker", "drain_s", "expose_errors", "watch"}
     assert theirs.keys() - ours.keys() == {"withdraw_missing"}
 
 

@@ -8,9 +8,11 @@ a result means is the runner's business.
 import asyncio
 import base64
 import binascii
+import importlib.machinery
 import importlib.util
 import inspect
 import json
+import linecache
 import os
 import resource
 import select
@@ -38,9 +40,26 @@ THREAD_STACK_BYTES = 2 * MIB  # the usual 8 MiB would count against the worker's
 MODULE_NAME = "_quarterhour_function"  # never the file's own name: two functions, or a library, may share it
 
 
-def load(name: str, path: str | Path) -> ModuleType:
-    """Run a file as the module `name`."""
-    spec = importlib.util.spec_from_file_location(name, path)
+class Source(importlib.machinery.SourceFileLoader):
+    """Loads a file as it was when it was read, without a cache, which could be that of another version."""
+
+    def __init__(self, name: str, path: str, source: bytes) -> None:
+        super().__init__(name, path)
+        self.source = source
+
+    def get_data(self, path: str) -> bytes:
+        """What stood in the file."""
+        return self.source if path == self.path else super().get_data(path)
+
+    def path_stats(self, path: str) -> dict[str, Any]:  # noqa: ARG002 - the loader's signature
+        """Nothing that a cache could go by."""
+        raise OSError
+
+
+def load(name: str, path: str | Path, source: bytes | None = None) -> ModuleType:
+    """Run a file, or `source` in its place, as the module `name`."""
+    loader = None if source is None else Source(name, str(path), source)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     if spec is None or spec.loader is None:
         message = f"{path} is no Python file."
         raise ImportError(message)
@@ -86,14 +105,19 @@ class Worker:
         self.path = path
         self.memory_mib = memory_mib
         self.response_bytes_max = response_bytes_max
+        self.source = b""
         self.module: ModuleType | None = None
         self.loop: asyncio.Runner | None = None
         self.arrived = select.poll()
         self.arrived.register(channel, select.POLLIN)
 
     def serve(self) -> None:
-        """Answer frames until the runner closes the channel."""
+        """Answer frames until the runner closes the channel. The first one is the source."""
         pid = os.getpid()
+        source = self.read_source()
+        if source is None:
+            return
+        self.source = source
         while (frame := self.read()) is not None:
             header, body = self.attempt(*frame)
             flush()
@@ -117,7 +141,8 @@ class Worker:
     def run(self, limit_at: float, header: dict[str, Any], body: bytes | None) -> Any:
         """Call the handler with its event and context."""
         if self.module is None:
-            self.module = load(MODULE_NAME, self.path)
+            remember_lines(self.path, self.source)
+            self.module = load(MODULE_NAME, self.path, self.source)
         handler = getattr(self.module, "handler", None)
         if not callable(handler):
             message = f"{Path(self.path).name} has no function `handler(event, context)`."
@@ -148,14 +173,27 @@ class Worker:
         length += 4
         if len(data) == length:
             return limit_at, data[START.size :]
-        parts, missing = [data], length - len(data)
-        while missing > 0:
-            part = self._receive(min(missing, READ_BYTES))
+        rest = self._exactly(length - len(data))
+        return None if rest is None else (limit_at, data[START.size :] + rest)
+
+    def read_source(self) -> bytes | None:
+        """What the first frame holds. The next one may follow it at once, so not a byte more is read."""
+        start = self._exactly(START.size)
+        if start is None:
+            return None
+        length, _ = START.unpack(start)
+        return self._exactly(length + 4 - START.size)
+
+    def _exactly(self, size: int) -> bytes | None:
+        """So many bytes; None if the channel ends before."""
+        parts: list[bytes] = []
+        while size > 0:
+            part = self._receive(min(size, READ_BYTES))
             if not part:
                 return None
             parts.append(part)
-            missing -= len(part)
-        return limit_at, b"".join(parts)[START.size :]
+            size -= len(part)
+        return b"".join(parts)
 
     def _receive(self, most: int) -> bytes:
         try:
@@ -292,6 +330,12 @@ def trace_of(error: BaseException) -> list[str]:
         return []
     last = "".join(lines).splitlines()[-TRACE_LINES_MAX:]
     return [whole(line[:TRACE_LINE_CHARACTERS_MAX]) for line in last]
+
+
+def remember_lines(path: str, source: bytes) -> None:
+    """Let tracebacks quote what runs, not what stands in the file by now."""
+    text = source.decode("utf-8", "replace")
+    linecache.cache[path] = (len(source), None, text.splitlines(keepends=True), path)
 
 
 def own(trace: TracebackType | None) -> TracebackType | None:
