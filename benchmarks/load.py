@@ -1,24 +1,24 @@
 """Load: a number of kept connections, each with one request under way, for a number of seconds.
 
-`wrk` if it is installed, since it takes the least of the processors from what is measured; otherwise
-a small client of our own, in this process.
+`wrk` if it is installed, since it takes the least of the processors from what is measured; otherwise Locust.
 """
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvloop
-
-from benchmarks.client import run_connections
 from benchmarks.errors import give_up
 
 __all__ = ["Load", "apply_load", "generator"]
 
 MARGIN_S = 20.0
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 # What wrk prints for people is rounded; this is for us. It counts every answer that is not the wanted one.
 SCRIPT = """
@@ -49,40 +49,50 @@ class Load:
 
 def generator() -> str:
     """What makes the load on this machine."""
-    return "wrk" if shutil.which("wrk") else "own client (install wrk for less disturbance)"
+    return "wrk" if shutil.which("wrk") else "Locust (install wrk for less disturbance)"
 
 
 def apply_load(port: int, path: str, *, connections: int, duration_s: int, method: str = "GET") -> Load:
     """Load `path`. Ends the benchmark if an answer was no 2xx: such a figure would mean nothing."""
-    if shutil.which("wrk"):
-        load = _wrk(f"http://127.0.0.1:{port}{path}", connections, duration_s, method)
-    else:
-        load = _own(port, path, connections, duration_s, method)
+    made = _wrk if shutil.which("wrk") else _locust
+    load = made(f"http://127.0.0.1:{port}", path, connections, duration_s, method)
     if load.failed or not load.requests:
         message = f"{load.failed} of {load.requests} requests for {path} failed at {connections} connections."
         give_up(message)
     return load
 
 
-def _wrk(url: str, connections: int, duration_s: int, method: str) -> Load:
+def _wrk(base: str, path: str, connections: int, duration_s: int, method: str) -> Load:
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(SCRIPT % method)
         script.flush()
-        command = ("wrk", "-t1", f"-c{connections}", f"-d{duration_s}s", "-s", script.name, url)
-        try:
-            done = subprocess.run(
-                command,
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=duration_s + MARGIN_S,
-                cwd=Path.home(),
-            )
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            give_up(f"{error}. Was this machine, or the benchmark, paused meanwhile?")
+        command = ("wrk", "-t1", f"-c{connections}", f"-d{duration_s}s", "-s", script.name, base + path)
+        return _run(command, duration_s)
+
+
+def _locust(base: str, path: str, connections: int, duration_s: int, method: str) -> Load:
+    users = ("--users", str(connections), "--spawn-rate", "1000", "--run-time", f"{duration_s}s")
+    command = (sys.executable, "-m", "locust", "--headless", "--only-summary", "--skip-log-setup", *users)
+    environment = {**os.environ, "LOAD_METHOD": method, "LOAD_PATH": path}
+    return _run((*command, "--locustfile", str(LOCUSTFILE), "--host", base), duration_s, environment)
+
+
+def _run(command: tuple[str, ...], duration_s: int, environment: Mapping[str, str] | None = None) -> Load:
+    try:
+        done = subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=duration_s + MARGIN_S,
+            cwd=Path.home(),
+            env=environment,
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        give_up(f"{error}. Was this machine, or the benchmark, paused meanwhile?")
     found = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
     if found is None:
-        give_up(f"wrk said something unexpected:\n{done.stdout}")
+        give_up(f"{command[0]} said something unexpected:\n{done.stdout}")
     requests, duration_us, p50_us, p99_us, refused, broken = map(int, found[1].split())
     return Load(
         requests=requests,
@@ -90,17 +100,4 @@ def _wrk(url: str, connections: int, duration_s: int, method: str) -> Load:
         duration_s=duration_us / 1e6,
         p50_s=p50_us / 1e6,
         p99_s=p99_us / 1e6,
-    )
-
-
-def _own(port: int, path: str, connections: int, duration_s: int, method: str) -> Load:
-    latencies_s, failed, took_s = uvloop.run(run_connections(port, path, connections, duration_s, method))
-    latencies_s.sort()
-    count = len(latencies_s)
-    return Load(
-        requests=count + failed,
-        failed=failed,
-        duration_s=took_s,
-        p50_s=latencies_s[count // 2] if count else 0.0,
-        p99_s=latencies_s[min(count - 1, count * 99 // 100)] if count else 0.0,
     )
