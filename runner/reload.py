@@ -82,21 +82,24 @@ class Reloader:
         self._entries = entries
         self._now = now
         self._generation = 0
+        self._unread: set[Path] = set()
 
     async def reload(self, paths: Collection[Path]) -> tuple[Entries, Difference] | None:
         """The functions after a change of `paths`, and what is different.
 
         None if nothing is, or if the folder cannot be read: then its functions stay what they were.
         """
+        self._unread.update(paths)
         catalog = await self._catalog()
         if catalog is not None and is_worse(self._entries, catalog.entries):
             await asyncio.sleep(LOOK_TWICE_S)
             catalog = await self._catalog()
-        if catalog is not None and _shared(paths, self._entries, catalog.entries):
+        if catalog is not None and _shared(self._unread, self._entries, catalog.entries):
             self._generation += 1
             catalog = await self._catalog()
         if catalog is None:
             return None
+        self._unread.clear()
         for warning in catalog.warnings:
             log.warning("functions", text=warning)
         different = difference(self._entries, catalog.entries)

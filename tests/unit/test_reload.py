@@ -128,6 +128,26 @@ async def test_a_shared_module_makes_a_new_generation(path: str, generation: int
     assert folder.generations[-1] == generation
 
 
+async def test_what_changed_while_the_folder_could_not_be_read_is_not_forgotten() -> None:
+    folder = Folder(SettingsError("broken TOML"), OLD)
+    reloader = Reloader(folder.read, OLD)
+    assert await reloader.reload([Path("/functions/mailer/mail.py")]) is None
+    await reloader.reload([Path("/quarterhour.toml")])
+    assert folder.generations == [0, 0, 1]
+
+
+async def test_a_file_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    path.write_text("")
+    code = OLD["a"].code
+    assert code is not None
+    found = OLD | {"a": replace(OLD["a"], code=replace(code, path=path))}
+    moments = [path.stat().st_mtime + age_s for age_s in (0.01, 0.1, 0.2)]
+    folder = Folder(found)
+    await Reloader(folder.read, OLD, now=lambda: moments.pop(0)).reload([path])
+    assert (len(folder.generations), moments) == (3, [])
+
+
 @asynccontextmanager
 async def watched(folder: Path) -> AsyncIterator[list[Collection[Path]]]:
     """The changes that are reported, from a moment on at which the watch is known to work."""
