@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: up test check bench format lock clean
+.PHONY: up test check bench screenshots format lock clean
 
 up: $(INSTALLED) ## start everything: gateway, NATS and two runners on the functions in functions/
 	@exec $(BIN)/quarterhour up --function-environment SMTP_URL,SENDGRID_API_KEY,MAIL_FROM $(ARGS)
@@ -21,6 +21,9 @@ check: $(INSTALLED) ## format, lint, types, import rules
 
 bench: $(INSTALLED) ## measure throughput and latency on this machine
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+screenshots: $(INSTALLED) ## make the README's pictures anew; needs chromium and chromium-driver
+	@exec $(BIN)/python docs/screenshots.py
 
 format: $(INSTALLED) ## format, and mend what the linter can
 	$(BIN)/ruff format .

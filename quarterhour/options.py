@@ -83,7 +83,9 @@ def number(low: float, high: float, what: str = "a number") -> Kind:
             raise ValueError
         return parsed
 
-    return Kind(metavar="N", allowed=f"{what} from {low:g} to {high:g}", read=read, write="{:g}".format)
+    return Kind(
+        metavar="N", allowed=f"{what} from {low:.15g} to {high:.15g}", read=read, write="{:.15g}".format
+    )
 
 
 def whole(low: int, high: int, what: str = "a whole number") -> Kind:

@@ -254,7 +254,8 @@ OPTIONS: Mapping[str, Option] = {
             "advertise",
             "advertise",
             host(),
-            "Host under which Prometheus reaches a runner's metrics; the metrics host if not given.",
+            "Host under which Prometheus reaches a runner's metrics; if not given, the metrics host, "
+            "or this machine's name where that is all addresses.",
         ),
         _option(
             "log_format",

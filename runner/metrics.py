@@ -5,7 +5,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    start_http_server,
+)
 
 from quarterhour.errors import SettingsError
 from quarterhour.function import Manifest, Mode
@@ -13,6 +20,8 @@ from quarterhour.outcome import Outcome
 from quarterhour.retry import Bury, BuryReason, Disposition, Retry
 
 __all__ = ["Metrics", "serve_metrics"]
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter
 
 RESULTS = ("succeeded", "failed", "timed_out", "crashed", "cancelled")
 # An attempt takes between a millisecond and a quarter of an hour; a queue up to six hours.

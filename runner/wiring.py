@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,7 +93,7 @@ class Runner:
         port, server, thread = serve_metrics(
             self._metrics, self._settings.metrics_host, self._settings.metrics_port
         )
-        self._metrics_address = f"{self._settings.advertise or self._settings.metrics_host}:{port}"
+        self._metrics_address = f"{_advertised(self._settings)}:{port}"
         try:
             async with self._tasks, background(self._leases.keep(), self._look_after()):
                 await self._start(catalog)
@@ -206,6 +207,14 @@ class Runner:
         await self._attempts.ended()
         await self._server.ended()
         log.info("drained", runner=self.name)
+
+
+def _advertised(settings: RunnerSettings) -> str:
+    """The host under which Prometheus reaches this runner: "all addresses" is none, its name is."""
+    host = settings.advertise or settings.metrics_host
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
 
 
 def _worker_environment(settings: RunnerSettings) -> dict[str, str]:

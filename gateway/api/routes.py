@@ -9,15 +9,21 @@ import structlog
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException
 
+from gateway.api.page import CONTENT_TYPE as PAGE_TYPE
+from gateway.api.page import HEADERS as PAGE_HEADERS
+from gateway.api.page import invocation_page, problem_page
 from gateway.api.shapes import function_shape, invocation_shape, target_shapes
 from gateway.api.statuses import WAIT_MAX_S, Statuses
 from gateway.directory import Functions, Runners
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.problems import Code, Problem, code_of_status, problem_answer
+from quarterhour.broker.port import Status
 from quarterhour.errors import BrokerUnavailable
 from quarterhour.ids import is_invocation_id
 
 __all__ = ["ApiRooms", "add_routes"]
+
+_OFFERED = ("application/json", "text/html")  # of what a client likes equally well, the first
 
 log = structlog.get_logger()
 
@@ -99,20 +105,39 @@ def _add_directory(app: Quart, rooms: ApiRooms) -> None:
 def _add_invocations(app: Quart, rooms: ApiRooms) -> None:
     @app.get("/v1/invocations/<invocation_id>")
     async def invocation(invocation_id: str) -> Response:
-        wait_s = _wait_s(request.args.get("wait", "0"))
-        if wait_s is None:
-            detail = f"wait must be a number of seconds from 0 to {WAIT_MAX_S:g}."
-            return _problem(Problem(code=Code.BAD_REQUEST, detail=detail))
-        status = None
-        if is_invocation_id(invocation_id):
-            status = await rooms.statuses.status(invocation_id, wait_s)
-        if status is None:
-            detail = (
-                "No background invocation with this id is known. Synchronous ones are not kept, "
-                "and background ones are forgotten some days after their end."
-            )
-            return _problem(Problem(code=Code.UNKNOWN_INVOCATION, detail=detail))
-        return _json(invocation_shape(status))
+        # Whoever asks to wait is a program, whatever its Accept says.
+        wait = request.args.get("wait")
+        as_page = wait is None and request.accept_mimetypes.best_match(_OFFERED) == "text/html"
+        try:
+            found = await _find(rooms.statuses, invocation_id, "0" if wait is None else wait)
+        except BrokerUnavailable as error:
+            found = Problem(code=Code.BROKER_UNAVAILABLE, detail=str(error))
+        if as_page:
+            response = _page(found, now=rooms.statuses.now(), refresh=request.args.get("refresh") != "off")
+        elif isinstance(found, Problem):
+            response = _problem(found)
+        else:
+            response = _json(invocation_shape(found))
+        response.vary.add("Accept")
+        return response
+
+
+async def _find(statuses: Statuses, invocation_id: str, wait: str) -> Status | Problem:
+    """What is known of the invocation. Raises `BrokerUnavailable`."""
+    wait_s = _wait_s(wait)
+    if wait_s is None:
+        detail = f"wait must be a number of seconds from 0 to {WAIT_MAX_S:g}."
+        return Problem(code=Code.BAD_REQUEST, detail=detail)
+    status = None
+    if is_invocation_id(invocation_id):
+        status = await statuses.status(invocation_id, wait_s)
+    if status is None:
+        detail = (
+            "No background invocation with this id is known. Synchronous ones are not kept, "
+            "and background ones are forgotten some days after their end."
+        )
+        return Problem(code=Code.UNKNOWN_INVOCATION, detail=detail)
+    return status
 
 
 def _function(rooms: ApiRooms, name: str) -> dict[str, Any]:
@@ -129,6 +154,17 @@ def _wait_s(text: str) -> float | None:
 
 def _json(value: Any) -> Response:
     return Response(orjson.dumps(value), content_type="application/json")
+
+
+def _page(found: Status | Problem, *, now: float, refresh: bool) -> Response:
+    if isinstance(found, Problem):
+        response = _problem(found)
+        response.set_data(problem_page(found))
+    else:
+        response = Response(invocation_page(invocation_shape(found), now=now, refresh=refresh))
+    response.content_type = PAGE_TYPE
+    response.headers.update(PAGE_HEADERS)
+    return response
 
 
 def _problem(problem: Problem) -> Response:

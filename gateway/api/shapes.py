@@ -83,14 +83,21 @@ def invocation_shape(status: Status) -> dict[str, Any]:
 
 
 def result_shape(result: bytes | None) -> Mapping[str, Any]:
-    """What a function returned: its value, or the beginning of its text if it is larger than what is kept."""
+    """What a function returned: its value, or the beginning of its text if it is larger than what is kept.
+
+    A value that is nested too deeply to be written again is its own text.
+    """
     if result is None:
         return {"result": None}
     if len(result) <= RESULT_SHOWN_BYTES_MAX:
         try:
-            return {"result": orjson.loads(result)}
+            value = orjson.loads(result)
+            orjson.dumps([value])
+            return {"result": value}
         except orjson.JSONDecodeError:  # it was cut before it was stored
             pass
+        except TypeError:  # half as deep as orjson reads is as deep as it writes
+            return {"result": result.decode(errors="replace")}
     return {"result": result[:RESULT_SHOWN_BYTES_MAX].decode(errors="ignore"), "result_truncated": True}
 
 

@@ -37,6 +37,10 @@ class Statuses:
         finally:
             self._waiting -= 1
 
+    def now(self) -> float:
+        """Unix seconds, to tell how long ago the moments of a status are."""
+        return self._clock.now()
+
     async def _at_its_end(self, invocation_id: str, until: float) -> Status | None:
         async with self._records.changes(invocation_id) as changed:
             while True:

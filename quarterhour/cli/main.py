@@ -12,6 +12,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "up": "quarterhour.cli.up:up",
+    "new": "quarterhour.cli.new:new",
     "list": "quarterhour.cli.functions:list_functions",
     "invoke": "quarterhour.cli.functions:invoke",
     "status": "quarterhour.cli.functions:status",
@@ -22,6 +23,7 @@ COMMANDS = {
 
 EPILOG = """\b
 Examples:
+  quarterhour new hello          write a first function
   quarterhour up                 start everything on this machine
   quarterhour list               which functions there are
   quarterhour invoke hello       run one
