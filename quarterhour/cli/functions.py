@@ -166,7 +166,7 @@ def _result(invocation: dict[str, Any]) -> str:
     result = invocation.get("result")
     if result is None:
         return "It succeeded and returned nothing."
-    return result if isinstance(result, str) else json.dumps(result, indent=2)
+    return result if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False)
 
 
 def _described(invocation: dict[str, Any]) -> str:

@@ -210,13 +210,14 @@ async def test_retry_after(bench: Bench) -> None:
     assert finished.outcome.error.message == "the service is down"
 
 
-async def test_an_exception_tells_where_it_was_raised_and_nothing_of_ours(bench: Bench) -> None:
+@pytest.mark.parametrize("kind", ["def", "async def"])
+async def test_an_exception_tells_where_it_was_raised_and_nothing_of_ours(bench: Bench, kind: str) -> None:
     shown = error(
         await bench.run(
-            """
+            f"""
             def deeper():
                 raise ValueError("no such thing")
-            def handler(event, context):
+            {kind} handler(event, context):
                 deeper()
             """
         )
@@ -226,6 +227,7 @@ async def test_an_exception_tells_where_it_was_raised_and_nothing_of_ours(bench:
     assert "in handler" in trace
     assert "in deeper" in trace
     assert "worker.py" not in trace
+    assert "asyncio" not in trace
 
 
 async def test_exceptions_are_bounded(bench: Bench) -> None:

@@ -339,13 +339,16 @@ def remember_lines(path: str, source: bytes) -> None:
 
 
 def own(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without the frames of this module and of the import machinery."""
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if file != __file__ and not file.startswith("<frozen importlib"):
-            break
-        trace = trace.tb_next
-    return trace
+    """The traceback without the frames of this module, and of what it calls to import or to await."""
+    first, at = trace, trace
+    while at is not None:
+        # An event loop lies between this module's frames, where a handler is awaited.
+        if at.tb_frame.f_code.co_filename == __file__:
+            first = at.tb_next
+        at = at.tb_next
+    while first is not None and first.tb_frame.f_code.co_filename.startswith("<frozen importlib"):
+        first = first.tb_next
+    return first
 
 
 def text_stream(descriptor: int) -> TextIO:
