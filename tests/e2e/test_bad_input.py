@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import nats
+import nats.errors
 import pytest
 import pytest_asyncio
 
 from tests.e2e.notes import NOTE, notes
 from tests.e2e.wire import PREFIX, Answer, exchange, request
-from tests.system import System
+from tests.system import Process, System
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -139,7 +141,8 @@ async def test_without_a_runner_calls_are_503_and_background_work_is_accepted(tm
         await system.start_gateway()
         runner = await system.start_runner()
         await runner.kill()
-        # At first it may still seem to be there: the call then finds nobody, and says so.
+        await eventually(lambda: nobody_listens(system, runner), what="NATS knows that it is gone")
+        # To the gateway it may still seem to be there at first: the call then finds nobody, and says so.
         for _ in range(2):
             answer = await sent(system, request(f"{PREFIX}/notes", "POST"))
             assert_problem(answer, 503, "no_runner")
@@ -147,6 +150,20 @@ async def test_without_a_runner_calls_are_503_and_background_work_is_accepted(tm
             await eventually(lambda: nobody_serves(system))
         await system.enqueue("notes-background")
         assert (await sent(system, request(f"{PREFIX}/missing", "POST"))).status == 404
+
+
+async def nobody_listens(system: System, runner: Process) -> bool:
+    client = await nats.connect(system.nats.url)
+    try:
+        name = runner.facts("runner_started")[0]["runner"]
+        await client.request(f"quarterhour.call.{name}", timeout=0.2)
+    except nats.errors.NoRespondersError:
+        return True
+    except nats.errors.TimeoutError:
+        return False
+    finally:
+        await client.close()
+    return False
 
 
 async def nobody_serves(system: System) -> bool:
