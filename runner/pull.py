@@ -36,9 +36,14 @@ class Puller:
         self._ring(functions)
 
     async def listen(self) -> None:
-        """Hear the bells, until cancelled."""
-        async for names in self._work.bells():
-            self._ring(names)
+        """Hear the bells, until cancelled: a broker that does not answer is asked again."""
+        while True:
+            try:
+                async for names in self._work.bells():
+                    self._ring(names)
+            except BrokerUnavailable as error:
+                log.warning("bells_not_heard", why=str(error))
+            await asyncio.sleep(AGAIN_S)
 
     async def run(self) -> None:
         """Pull, until cancelled. Cancelling starts no further pull; `ended` waits for the open ones."""
