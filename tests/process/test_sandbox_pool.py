@@ -170,6 +170,18 @@ async def test_what_was_read_runs_whatever_is_saved_meanwhile(bench: Bench) -> N
     assert await bench.text(replace(old, generation=2)) == "old"
 
 
+async def test_workers_of_code_that_is_served_no_more_end(bench: Bench) -> None:
+    idle, busy, kept = (bench.function(PID) for _ in range(3))
+    idle_pid, kept_pid = int(await bench.text(idle)), int(await bench.text(kept))
+    running = asyncio.create_task(bench.text(busy, body=b""))  # takes 0.2 s
+    await eventually(lambda: len(descendants(bench.guard_pid)) == 3, what="all three have a worker")
+    bench.sandbox.keep([kept])
+    await eventually(lambda: not alive(idle_pid), what="the idle one has ended")
+    busy_pid = int(await running)
+    await eventually(lambda: not alive(busy_pid), what="the busy one has ended after its attempt")
+    assert int(await bench.text(kept)) == kept_pid
+
+
 async def test_a_traceback_quotes_what_ran(bench: Bench) -> None:
     code = bench.function("# ü\ndef handler(event, context):\n    raise ValueError('here')  # it ran\n")
     code.path.write_text("\n\n\n\nsomething else\n")

@@ -134,6 +134,8 @@ async def test_what_changed_while_the_folder_could_not_be_read_is_not_forgotten(
     assert await reloader.reload([Path("/functions/mailer/mail.py")]) is None
     await reloader.reload([Path("/quarterhour.toml")])
     assert folder.generations == [0, 0, 1]
+    await reloader.reload([Path("/quarterhour.toml")])
+    assert folder.generations == [0, 0, 1, 1], "it is not counted again, either"
 
 
 async def test_a_file_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
