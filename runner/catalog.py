@@ -12,15 +12,15 @@ from typing import Any
 
 from quarterhour.function import Manifest
 from quarterhour.project_file import ProjectFile, find_project_file, read_project_file
-from runner.config_literal import ConfigError, NotPython, read_config
 from runner.manifest import KEYS, Limits, Reading, Said, read_manifest
 from runner.sandbox.job import Code
+from runner.sandbox.runtime import ConfigError, Launch, Missing, NotValid
+from runner.sandbox.runtimes import RUNTIMES
 from runner.scan import Found, scan
 
 __all__ = ["SOURCE_BYTES_MAX", "Catalog", "Entry", "load_catalog"]
 
 SOURCE_BYTES_MAX = 1024 * 1024
-_NO_NODE = "JavaScript and TypeScript functions are not supported by this version."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,20 +69,26 @@ def _load(
     found: Found, project: ProjectFile | None, limits: Limits, generation: int
 ) -> tuple[Entry, tuple[str, ...]]:
     said = _said_in_project(found, project)
-    if found.runtime != "python":
-        return _unable(found, said, limits, f"{found.place}: {_NO_NODE}")
+    runtime = RUNTIMES[found.runtime]
     try:
         source = _read(found.path)
-        config = read_config(source)
+        config = runtime.read_config(source)
     except _UnreadableError as error:
         return _unable(found, said, limits, f"{found.place} {error}.")
-    except (NotPython, ConfigError) as error:
+    except (NotValid, ConfigError) as error:
         return _unable(found, said, limits, f"{found.place}{error}")
     if config is not None:
         said = [Said(place=f"{found.place}: config", values=config, in_source=True), *said]
     reading = read_manifest(found.name, found.runtime, said, limits)
-    code = None if reading.manifest.error else _code(found, reading, source, generation)
-    return Entry(manifest=reading.manifest, code=code), reading.warnings
+    if reading.manifest.error:
+        return Entry(manifest=reading.manifest, code=None), reading.warnings
+    try:
+        launch = runtime.launch(installed=None, memory_mib=reading.manifest.memory_mib)
+    except Missing as error:
+        return _unable(found, said, limits, f"{found.place}: {error}")
+    return Entry(
+        manifest=reading.manifest, code=_code(found, reading, source, launch, generation)
+    ), reading.warnings
 
 
 def _unable(found: Found, said: Sequence[Said], limits: Limits, error: str) -> tuple[Entry, tuple[str, ...]]:
@@ -90,12 +96,13 @@ def _unable(found: Found, said: Sequence[Said], limits: Limits, error: str) -> t
     return Entry(manifest=reading.manifest, code=None), reading.warnings
 
 
-def _code(found: Found, reading: Reading, source: bytes, generation: int) -> Code:
+def _code(found: Found, reading: Reading, source: bytes, launch: Launch, generation: int) -> Code:
     return Code(
         function=found.name,
         path=found.path,
         folder=found.path.parent,
         source=source,
+        launch=launch,
         generation=generation,
         environment=reading.environment,
         memory_mib=reading.manifest.memory_mib,

@@ -20,7 +20,7 @@ from quarterhour.function import Manifest
 from quarterhour.processes import background
 from quarterhour.project_file import NAMES
 from runner.catalog import Catalog, Entry
-from runner.scan import RUNTIMES
+from runner.sandbox.runtimes import SUFFIXES
 
 __all__ = ["Difference", "Reloader", "changes", "difference"]
 
@@ -124,7 +124,7 @@ class Reloader:
 def _shared(paths: Collection[Path], *readings: Entries) -> bool:
     """Whether one of the paths is a module that any function may have imported."""
     own = {entry.code.path for entries in readings for entry in entries.values() if entry.code is not None}
-    return any(path.suffix in RUNTIMES and path not in own for path in paths)
+    return any(path.suffix in SUFFIXES and path not in own for path in paths)
 
 
 def _written_at(entries: Entries) -> float:
@@ -137,7 +137,7 @@ class _CodeFilter(DefaultFilter):
     """Passes on what a change of the functions may be: their code, or a folder."""
 
     def __call__(self, change: Change, path: str) -> bool:
-        return Path(path).suffix in {*RUNTIMES, ""} and super().__call__(change, path)
+        return Path(path).suffix in {*SUFFIXES, ""} and super().__call__(change, path)
 
 
 async def changes(folder: Path, working_directory: Path) -> AsyncGenerator[Collection[Path], None]:

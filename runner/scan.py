@@ -1,28 +1,19 @@
 """Finding functions: which files of a folder are functions, and what keeps a file from being one.
 
-It looks at names and at nothing else; no file is opened here. The rules are Netlify's, for `.py` as well.
+It looks at names and at nothing else; no file is opened here. The rules are Netlify's, for every runtime.
 """
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from quarterhour.errors import SettingsError
 from quarterhour.function import NAME_LENGTH_MAX, is_function_name
+from runner.sandbox.runtimes import SUFFIXES
 
 __all__ = ["Found", "Scan", "scan"]
 
-# In the order of precedence among files of one name.
-RUNTIMES: Mapping[str, str] = {
-    ".py": "python",
-    ".js": "node",
-    ".mjs": "node",
-    ".cjs": "node",
-    ".ts": "node",
-    ".mts": "node",
-    ".cts": "node",
-}
 _NO_FUNCTIONS = frozenset({"__init__"})  # Python's own file; it says that the folder is a package
 
 
@@ -82,7 +73,7 @@ def _candidates(folder: Path) -> tuple[list[Found], list[str]]:
 
 def _ordered(stems: Iterable[str], names: Collection[str]) -> list[str]:
     """Those of `names` that are a stem with a suffix of a function, in the order of precedence."""
-    return [stem + suffix for stem in stems for suffix in RUNTIMES if stem + suffix in names]
+    return [stem + suffix for stem in stems for suffix in SUFFIXES if stem + suffix in names]
 
 
 def _is_folder(path: Path) -> bool:
@@ -103,7 +94,7 @@ def _entries(folder: Path) -> list[Path]:
 def _found(folder: Path, name: str, inner: str) -> Found:
     return Found(
         name=name,
-        runtime=RUNTIMES[Path(inner).suffix],
+        runtime=SUFFIXES[Path(inner).suffix],
         path=folder / inner,
         place=_printable(f"{folder.name}/{inner}"),
     )

@@ -142,7 +142,7 @@ class Runner:
 
     async def _change_to(self, entries: Mapping[str, Entry], different: Difference) -> None:
         self._entries = entries
-        self._sandbox.keep([entry.code for entry in entries.values() if entry.code is not None])
+        await self._sandbox.keep([entry.code for entry in entries.values() if entry.code is not None])
         self._metrics.start_at_zero(different.announce)
         self._puller.serve(list(entries))
         while True:

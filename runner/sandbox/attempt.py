@@ -157,6 +157,8 @@ class Attempt:
         if end.killed in {"lease", "guard"}:
             reason: LossReason = "lease" if end.killed == "lease" else "guard"
             raise AttemptLost(reason=reason)
+        if end.killed == "memory":
+            return Crashed(detail="ran out of memory")
         if os.WIFEXITED(end.status):
             return Crashed(exit_status=os.WEXITSTATUS(end.status))
         if end.killed == "asked":

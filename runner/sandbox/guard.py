@@ -26,7 +26,7 @@ READ_BYTES = 65536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a worker ended: its wait status, and why the guard killed it (limit, lease, asked) if it did."""
+    """How a worker ended: its wait status, and why the guard killed it (limit, lease, memory, asked) if it did."""
 
     status: int
     killed: str | None
@@ -82,7 +82,6 @@ class Guard:
         row: int,
         code: Code,
         environment: dict[str, str],
-        response_bytes_max: int,
         descriptors: tuple[int, int, int],
         on_exit: Callable[[Exit], None],
     ) -> None:
@@ -91,15 +90,17 @@ class Guard:
             "op": "spawn",
             "worker": worker,
             "row": row,
-            "function": code.function,
-            "path": str(code.path),
-            "folder": str(code.folder),
             "environment": environment,
             "memory_mib": code.memory_mib,
-            "response_bytes_max": response_bytes_max,
+            "command": code.launch.command,
         }
         self._send(message, descriptors)
         self._exits[worker] = on_exit
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether a worker of it lives."""
+        return bool(self._exits)
 
     def kill(self, worker: int) -> None:
         """End a worker, whatever it does."""

@@ -7,8 +7,11 @@ from typing import Literal
 from quarterhour.errors import QuarterhourError
 from quarterhour.function import Mode
 from quarterhour.outcome import Outcome
+from runner.sandbox.runtime import Launch
 
 __all__ = ["AttemptLost", "Code", "Finished", "Job", "LogLine", "LossReason"]
+
+FORKED = Launch()  # from the sandbox's own guard
 
 LossReason = Literal["lease", "guard", "stopped"]
 
@@ -20,7 +23,7 @@ class Code:
     `path` is the file with the handler and `source` what stood there when it was read: that is what
     runs, whatever is saved meanwhile. `folder` goes first on the module path; `generation` grows
     whenever a module that functions may share has changed. `environment` is what the function's own
-    configuration adds.
+    configuration adds; `launch` says how its workers are started.
     """
 
     function: str
@@ -30,7 +33,7 @@ class Code:
     generation: int = 0
     environment: tuple[tuple[str, str], ...] = ()
     memory_mib: int = 512
-    runtime: str = "python"
+    launch: Launch = FORKED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

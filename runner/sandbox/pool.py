@@ -14,12 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import structlog
-
 from quarterhour.clock import Clock
 from quarterhour.errors import SettingsError
 from runner.sandbox.attempt import Attempt
-from runner.sandbox.guard import Exit, Guard, GuardGone
+from runner.sandbox.guard import Exit, GuardGone
+from runner.sandbox.guards import Guards
 from runner.sandbox.job import AttemptLost, Code, Job, LogLine
 from runner.sandbox.table import Table
 from runner.sandbox.worker import WorkerProcess
@@ -27,10 +26,7 @@ from runner.sandbox.worker import WorkerProcess
 __all__ = ["Attempt", "Sandbox", "SandboxSettings"]
 
 GUARDS_TRIED_MAX = 2
-GUARD_AGAIN_S = 1.0  # a guard that dies at once is not started again and again without a pause
 SPARE_ROWS = 64  # workers that are being killed still have theirs
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +41,7 @@ class SandboxSettings:
 
 
 class Sandbox:
-    """Workers and their guard. Entered, it can make attempts; left, no process of it remains."""
+    """Workers and their guards. Entered, it can make attempts; left, no process of it remains."""
 
     def __init__(
         self, settings: SandboxSettings, *, clock: Clock, on_line: Callable[[LogLine], None]
@@ -53,11 +49,8 @@ class Sandbox:
         self.settings = settings
         self.clock = clock
         self.on_line = on_line
-        self._rows = settings.workers_max + SPARE_ROWS
-        self.table = Table(self._rows)
-        self._guard: Guard | None = None
-        self._guard_started_at = -GUARD_AGAIN_S
-        self._starting = asyncio.Lock()
+        self.table = Table(settings.workers_max + SPARE_ROWS)
+        self._guards = Guards(self.table, clock=clock)
         self._workers: dict[int, WorkerProcess] = {}
         self._retiring: set[int] = set()
         self._idle: OrderedDict[int, tuple[WorkerProcess, float]] = OrderedDict()  # the longest idle first
@@ -66,7 +59,7 @@ class Sandbox:
 
     async def __aenter__(self) -> Self:
         try:
-            await self._running_guard()
+            await self._guards.running(self.settings.python)
         except GuardGone:
             message = (
                 f"{self.settings.python} cannot run functions: its guard did not start; see the lines above. "
@@ -81,8 +74,7 @@ class Sandbox:
     ) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-        if self._guard is not None:
-            await self._guard.close()
+        await self._guards.close()
         for worker in list(self._workers.values()):
             self._ended(worker, Exit(status=0, killed="guard"))
         self.table.close()
@@ -116,19 +108,23 @@ class Sandbox:
         self._idle.pop(worker.number, None)
         if worker.number in self._workers and worker.number not in self._retiring:
             self._retiring.add(worker.number)
-            if self._guard is not None:
-                self._guard.kill(worker.number)
+            if worker.guard is not None:
+                worker.guard.kill(worker.number)
 
-    def keep(self, codes: Collection[Code]) -> None:
+    async def keep(self, codes: Collection[Code]) -> None:
         """From now on just these are served: workers of others finish what they do and end."""
         for worker in list(self._workers.values()):
             if worker.code not in codes:
                 worker.stale = True
                 if worker.number in self._idle:
                     self.retire(worker)
+        await self._guards.keep({self.settings.python, *map(self._python, codes)})
+
+    def _python(self, code: Code) -> Path:
+        return code.launch.python or self.settings.python
 
     async def _spawn(self, code: Code) -> WorkerProcess:
-        guard = await self._running_guard()
+        guard = await self._guards.running(self._python(code))
         self._last_number += 1
         worker, descriptors = await WorkerProcess.open(
             self._last_number,
@@ -138,13 +134,13 @@ class Sandbox:
             on_hung_up=self.retire,
         )
         self._workers[worker.number] = worker
+        worker.guard = guard
         try:
             guard.spawn(
                 worker.number,
                 row=worker.row,
                 code=code,
                 environment={**self.settings.environment, **dict(code.environment)},
-                response_bytes_max=self.settings.response_bytes_max,
                 descriptors=descriptors,
                 on_exit=lambda exit_: self._ended(worker, exit_),
             )
@@ -165,23 +161,6 @@ class Sandbox:
         if worker.user is not None:
             worker.user.on_exit(exit_)
         worker.close()
-
-    async def _running_guard(self) -> Guard:
-        async with self._starting:
-            if self._guard is None or self._guard.gone:
-                wait_s = self._guard_started_at + GUARD_AGAIN_S - self.clock.boot()
-                if wait_s > 0:
-                    await asyncio.sleep(wait_s)
-                self._guard_started_at = self.clock.boot()
-                self._guard = Guard(
-                    self.settings.python, self.table.fd, self._rows, on_gone=self._on_guard_gone
-                )
-                await self._guard.ready()
-            return self._guard
-
-    def _on_guard_gone(self) -> None:
-        log.error("guard_died", workers=len(self._workers))
-        self._idle.clear()
 
     def _sweep(self) -> None:
         """Retire what has been idle for too long, and look again later."""

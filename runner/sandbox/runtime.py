@@ -13,7 +13,7 @@ __all__ = ["ConfigError", "InstallError", "Launch", "Missing", "NotValid", "Runt
 
 
 class NotValid(ValueError):  # noqa: N818 - a state of affairs
-    """The source is not valid in its language; the message is the end of a sentence that begins with the file."""
+    """The source is not valid; the message is the end of a sentence that begins with the file."""
 
 
 class ConfigError(ValueError):
@@ -21,7 +21,7 @@ class ConfigError(ValueError):
 
 
 class InstallError(Exception):
-    """The dependencies of a function could not be installed; the message ends with the installer's own words."""
+    """Dependencies could not be installed; the message ends with the installer's own words."""
 
 
 class Missing(Exception):  # noqa: N818 - a state of affairs

@@ -15,9 +15,10 @@ ROW_BYTES = 16  # two 8-byte floats
 
 
 class Table:
-    """`rows` rows; `fd` is what the guard inherits."""
+    """`rows` rows; `fd` is what guards inherit."""
 
     def __init__(self, rows: int) -> None:
+        self.rows = rows
         size = rows * ROW_BYTES
         self.fd = _shared_memory(size)
         self._map = mmap.mmap(self.fd, size)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Protocol, cast
 
-from runner.sandbox.guard import Exit
+from quarterhour.invocation import pack
+from runner.sandbox.guard import Exit, Guard
 from runner.sandbox.job import Code
 from runner.sandbox.output import Output
 
@@ -51,6 +52,7 @@ class WorkerProcess(asyncio.Protocol):
         self.row = row
         self.code = code
         self.output = output
+        self.guard: Guard | None = None
         self.user: WorkerUser | None = None
         self.hung_up = False
         self.stale = False  # its code is served no more: it makes no further attempt
@@ -84,7 +86,7 @@ class WorkerProcess(asyncio.Protocol):
             on_hung_up=on_hung_up,
         )
         await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
-        worker.send(0.0, code.source)  # what it runs; every later frame is an invocation
+        worker.send(0.0, _served(code, frame_bytes_max))  # every later frame is an invocation
         return worker, (theirs.detach(), output_end, errors_end)
 
     def send(self, limit_at: float, data: bytes) -> None:
@@ -137,3 +139,15 @@ class WorkerProcess(asyncio.Protocol):
                 self._on_hung_up(self)
             else:
                 self.user.on_hung_up()
+
+
+def _served(code: Code, response_bytes_max: int) -> bytes:
+    """The first frame's envelope: what the worker serves, with the source of it."""
+    header = {
+        "function": code.function,
+        "path": str(code.path),
+        "folder": str(code.folder),
+        "memory_mib": code.memory_mib,
+        "response_bytes_max": response_bytes_max,
+    }
+    return pack(header, code.source)

@@ -126,9 +126,7 @@ class Bench:
     @property
     def guard_pid(self) -> int:
         """The process id of the guard."""
-        guard = self.sandbox._guard
-        assert guard is not None
-        return guard._process.pid
+        return self.sandbox._guards._guards[self.sandbox.settings.python]._process.pid
 
 
 @asynccontextmanager

@@ -175,7 +175,7 @@ async def test_workers_of_code_that_is_served_no_more_end(bench: Bench) -> None:
     idle_pid, kept_pid = int(await bench.text(idle)), int(await bench.text(kept))
     running = asyncio.create_task(bench.text(busy, body=b""))  # takes 0.2 s
     await eventually(lambda: len(descendants(bench.guard_pid)) == 3, what="all three have a worker")
-    bench.sandbox.keep([kept])
+    await bench.sandbox.keep([kept])
     await eventually(lambda: not alive(idle_pid), what="the idle one has ended")
     busy_pid = int(await running)
     await eventually(lambda: not alive(busy_pid), what="the busy one has ended after its attempt")

@@ -51,7 +51,7 @@ def test_a_function_that_runs(project: Path) -> None:
     path = write(project, "functions/work-background/index.py", source)
     entry = load(project).entries["work-background"]
     assert entry.code is not None
-    assert (entry.code.function, entry.code.runtime) == ("work-background", "python")
+    assert (entry.code.function, entry.manifest.runtime) == ("work-background", "python")
     assert (entry.code.path, entry.code.folder) == (path, path.parent)
     assert (entry.code.memory_mib, entry.code.environment) == (128, ())
     assert entry.manifest.background

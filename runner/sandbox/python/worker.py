@@ -100,11 +100,11 @@ _dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 class Worker:
     """One function's worker, from its first frame to the end of its channel."""
 
-    def __init__(self, channel: int, path: str, memory_mib: int, response_bytes_max: int) -> None:
+    def __init__(self, channel: int) -> None:
         self.channel = channel
-        self.path = path
-        self.memory_mib = memory_mib
-        self.response_bytes_max = response_bytes_max
+        self.path = ""
+        self.memory_mib = 0
+        self.response_bytes_max = 0
         self.source = b""
         self.module: ModuleType | None = None
         self.loop: asyncio.Runner | None = None
@@ -112,12 +112,12 @@ class Worker:
         self.arrived.register(channel, select.POLLIN)
 
     def serve(self) -> None:
-        """Answer frames until the runner closes the channel. The first one is the source."""
+        """Answer frames until the runner closes the channel. The first one says what is served."""
         pid = os.getpid()
-        source = self.read_source()
-        if source is None:
+        first = self.read_first()
+        if first is None:
             return
-        self.source = source
+        self.prepare(*split(first))
         while (frame := self.read()) is not None:
             header, body = self.attempt(*frame)
             flush()
@@ -126,6 +126,15 @@ class Worker:
             if leftover_children():
                 header["retire"] = True
             self.write(header, body)
+
+    def prepare(self, served: dict[str, Any], source: bytes) -> None:
+        """Get ready for the function: its path comes first, its memory is bounded."""
+        self.path, self.source = served["path"], source
+        self.memory_mib = served["memory_mib"]
+        self.response_bytes_max = served["response_bytes_max"]
+        sys.argv = [served["function"]]
+        sys.path.insert(0, served["folder"])
+        limit_resources(self.memory_mib)
 
     def attempt(self, limit_at: float, envelope: bytes) -> Frame:
         """Run the handler once; whatever it raises becomes a frame."""
@@ -176,8 +185,8 @@ class Worker:
         rest = self._exactly(length - len(data))
         return None if rest is None else (limit_at, data[START.size :] + rest)
 
-    def read_source(self) -> bytes | None:
-        """What the first frame holds. The next one may follow it at once, so not a byte more is read."""
+    def read_first(self) -> bytes | None:
+        """The envelope of the first frame. The next one may follow it at once, so not a byte more is read."""
         start = self._exactly(START.size)
         if start is None:
             return None
@@ -382,16 +391,11 @@ def limit_resources(memory_mib: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_mib * MIB, memory_mib * MIB))
 
 
-def main(
-    *, channel: int, function: str, path: str, folder: str, memory_mib: int, response_bytes_max: int
-) -> None:
-    """Serve `function`, whose handler is in `path`, on the descriptor `channel`. Never returns."""
+def main(*, channel: int) -> None:
+    """Serve the function that the first frame on the descriptor `channel` names. Never returns."""
     time.tzset()
-    sys.argv = [function]
-    sys.path.insert(0, folder)
     sys.stdout, sys.stderr = text_stream(1), text_stream(2)
-    limit_resources(memory_mib)
     threading.stack_size(THREAD_STACK_BYTES)
-    Worker(channel, path, memory_mib, response_bytes_max).serve()
+    Worker(channel).serve()
     flush()
     os._exit(0)

@@ -7,10 +7,10 @@ runs user code itself: a worker does, in a process and session of its own.
 
     python -I zygote.py CONTROL_FD TABLE_FD ROWS PACKAGE_FOLDER
 
-Messages are lines of JSON. From the runner: `{"op": "spawn", "worker", "row", "function", "path",
-"folder", "environment", "memory_mib", "response_bytes_max"}` with three descriptors (channel, stdout,
-stderr), and `{"op": "kill", "worker"}`. To the runner: `{"ready"}` once, then `{"worker", "pid"}` and
-`{"worker", "status", "killed"}`.
+Messages are lines of JSON. From the runner: `{"op": "spawn", "worker", "row", "environment",
+"memory_mib", "command"}` with three descriptors (channel, stdout, stderr), and `{"op": "kill",
+"worker"}`. To the runner: `{"ready"}` once, then `{"worker", "pid"}` and `{"worker", "status",
+"killed"}`. A worker with a `command` becomes that program; one without is Python, forked from here.
 """
 
 import array
@@ -20,6 +20,7 @@ import importlib.util
 import json
 import mmap
 import os
+import resource
 import select
 import shutil
 import signal
@@ -39,6 +40,8 @@ BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 LINUX = sys.platform == "linux"
+MIB = 1024 * 1024
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 _libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
 
@@ -50,15 +53,19 @@ def prctl(option: int, value: int) -> None:
 
 
 class Worker:
-    """One forked child: `killed` says why it is being ended, `kill_at` when SIGKILL follows SIGTERM."""
+    """One forked child: `killed` says why it is being ended, `kill_at` when SIGKILL follows SIGTERM.
 
-    __slots__ = ("kill_at", "killed", "number", "pid", "row", "temporary")
+    `memory_bytes_max` is what the guard has to watch: None where the worker limits itself.
+    """
 
-    def __init__(self, number: int, pid: int, row: int, temporary: str) -> None:
+    __slots__ = ("kill_at", "killed", "memory_bytes_max", "number", "pid", "row", "temporary")
+
+    def __init__(self, number: int, pid: int, row: int, temporary: str, memory_bytes_max: int | None) -> None:
         self.number = number
         self.pid = pid
         self.row = row
         self.temporary = temporary
+        self.memory_bytes_max = memory_bytes_max
         self.killed: str | None = None
         self.kill_at = 0.0
 
@@ -110,6 +117,11 @@ class Guard:
                 self.kill(worker)
             elif leased_until and now >= leased_until - LEASE_MARGIN_S:
                 worker.killed = worker.killed or "lease"
+                self.kill(worker)
+            elif (
+                limit_at and worker.memory_bytes_max and resident_bytes(worker.pid) > worker.memory_bytes_max
+            ):
+                worker.killed = worker.killed or "memory"
                 self.kill(worker)
             elif limit_at and now >= limit_at and not worker.kill_at:
                 worker.killed = worker.killed or "limit"
@@ -206,7 +218,9 @@ class Guard:
                 os._exit(70)  # whatever happened, a worker never returns into the guard's loop
         for descriptor in descriptors:
             os.close(descriptor)
-        self.workers[pid] = Worker(message["worker"], pid, message["row"], temporary)
+        # What Python's own limit does to a heap, it does not to one that is reserved in large pieces.
+        memory_bytes_max = message["memory_mib"] * MIB if message["command"] else None
+        self.workers[pid] = Worker(message["worker"], pid, message["row"], temporary, memory_bytes_max)
         self.tell({"worker": message["worker"], "pid": pid})
 
     def become_worker(
@@ -228,14 +242,9 @@ class Guard:
         os.environ.clear()
         os.environ.update(message["environment"], TMPDIR=temporary)
         tempfile.tempdir = None
-        self.worker_module.main(
-            channel=3,
-            function=message["function"],
-            path=message["path"],
-            folder=message["folder"],
-            memory_mib=message["memory_mib"],
-            response_bytes_max=message["response_bytes_max"],
-        )
+        if message["command"]:
+            become(message["command"])
+        self.worker_module.main(channel=3)
 
     def tell(self, message: dict[str, Any]) -> None:
         """Tell the runner something."""
@@ -290,6 +299,25 @@ def arrange_descriptors(descriptors: list[int]) -> None:
     for target, descriptor in enumerate(high):
         os.dup2(descriptor, target, inheritable=target < 3)
     os.closerange(4, max(os.sysconf("SC_OPEN_MAX"), 1024))
+
+
+def become(command: list[str]) -> None:
+    """Turn this process into another program, which finds its channel where a forked worker has it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # core files could fill a disk
+    os.set_inheritable(3, True)  # noqa: FBT003 - it takes no keyword
+    try:
+        os.execve(command[0], command, os.environ)  # noqa: S606 - no shell is what is wanted
+    except OSError as error:
+        os.write(2, f"{command[0]} cannot be started: {error.strerror}.\n".encode())
+        os._exit(127)
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process has now; 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
 
 
 def signal_group(pid: int, number: int) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from runner.config_literal import ConfigError, NotPython, read_config
+from runner.sandbox.python.config import read_config
+from runner.sandbox.runtime import ConfigError, NotValid
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,6 @@ def test_a_config_that_is_no_literal(source: bytes, sentence: str) -> None:
     ids=range(11),
 )
 def test_what_is_not_python(source: bytes, sentence: str) -> None:
-    with pytest.raises(NotPython) as caught:
+    with pytest.raises(NotValid) as caught:
         read_config(source)
     assert sentence in str(caught.value)

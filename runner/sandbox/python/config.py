@@ -4,22 +4,16 @@ import ast
 import warnings
 from typing import Any
 
-__all__ = ["ConfigError", "NotPython", "read_config"]
+from runner.sandbox.runtime import ConfigError, NotValid
 
-
-class NotPython(ValueError):  # noqa: N818 - a state of affairs
-    """The source is no valid Python; the message is the end of a sentence that begins with the file."""
-
-
-class ConfigError(ValueError):
-    """`config` is a dict whose value cannot be read; the message is the end of such a sentence too."""
+__all__ = ["read_config"]
 
 
 def read_config(source: bytes) -> dict[Any, Any] | None:
     """The dict that the module assigns to `config` last, None if there is no such assignment.
 
     An assignment of anything else than `{...}` is the module's own affair, and so is one within a
-    function, a class or an `if`. Raises `NotPython`, `ConfigError`.
+    function, a class or an `if`. Raises `NotValid`, `ConfigError`.
     """
     display = None
     for statement in _parse(source).body:
@@ -41,10 +35,10 @@ def _parse(source: bytes) -> ast.Module:
     except SyntaxError as error:
         line = f", line {error.lineno}," if error.lineno else ""
         message = f"{line} is not valid Python: {error.msg}."
-        raise NotPython(message) from None
+        raise NotValid(message) from None
     except (ValueError, RecursionError, MemoryError) as error:
         message = f" is not valid Python: {str(error) or 'it is nested too deeply'}."
-        raise NotPython(message) from None
+        raise NotValid(message) from None
 
 
 def _is_config(target: ast.expr) -> bool:
