@@ -5,26 +5,37 @@ have: the answer is then `runner_lost`, and nobody else is asked.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 
 import structlog
 
 from gateway.directory import Runners
 from gateway.problems import Code, Problem
-from quarterhour.broker.port import Calls
+from quarterhour.broker.port import Calls, Stream
 from quarterhour.errors import RunnerGone, RunnerLost
 from quarterhour.function import Manifest
 from quarterhour.invocation import Invocation
 from quarterhour.outcome import Outcome
 from quarterhour.reply import Refusal, Refused
 
-__all__ = ["Caller", "choose", "watch_calls"]
+__all__ = ["Caller", "Relay", "Relayed", "choose", "watch_calls"]
 
 # On top of the function's own limit: the wait for a slot, the end of the worker, the way there and back.
 MARGIN_S = 10.0
 LOOK_S = 0.25
 
 log = structlog.get_logger()
+
+Relay = Callable[[Stream], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relayed:
+    """A response with this status has been handed on as it came."""
+
+    status: int
+
 
 _Under = dict["asyncio.Timeout", float]  # a call's timer, and the moment (monotonic s) at which to give up
 
@@ -59,15 +70,20 @@ class Caller:
         self._now = now
         self._under_way: dict[str, _Under] = {}
 
-    async def call(self, invocation: Invocation, manifest: Manifest) -> Outcome | Problem:
-        """Have a runner run the invocation. Raises `BrokerUnavailable`, `TooLarge`, `EnvelopeError`."""
+    async def call(
+        self, invocation: Invocation, manifest: Manifest, relay: Relay
+    ) -> Outcome | Problem | Relayed:
+        """Have a runner run the invocation; a response that comes bit by bit is handed to `relay`.
+
+        Raises `BrokerUnavailable`, `TooLarge`, `EnvelopeError`, and what `relay` raises.
+        """
         tried: list[str] = []
         refusals: set[Refusal] = set()
         until = self._now() + manifest.timeout_s + MARGIN_S
         while runner := choose(self._runners.serving(invocation.function), self._under_way, tried):
             tried.append(runner)
             try:
-                reply = await self._ask(runner, invocation, until)
+                reply = await self._ask(runner, invocation, until, relay)
             except RunnerGone:
                 self._runners.refuses(runner)
                 continue
@@ -82,7 +98,9 @@ class Caller:
                 self._runners.refuses(runner)
         return _nobody(invocation.function, refusals)
 
-    async def _ask(self, runner: str, invocation: Invocation, until: float) -> Outcome | Refused:
+    async def _ask(
+        self, runner: str, invocation: Invocation, until: float, relay: Relay
+    ) -> Outcome | Refused | Relayed:
         timer = asyncio.timeout(None)
         # Taken out and put back, so that the order is that of the latest calls.
         calls = self._under_way.pop(runner, {})
@@ -90,7 +108,8 @@ class Caller:
         calls[timer] = until
         try:
             async with timer:
-                return await self._broker.call(runner, invocation)
+                reply = await self._broker.call(runner, invocation)
+                return await _relayed(reply, relay) if isinstance(reply, Stream) else reply
         except TimeoutError:
             if self._runners.lives(runner):
                 message = f"Runner {runner} lives, but did not answer within the limit and {MARGIN_S:g} s."
@@ -113,6 +132,14 @@ class Caller:
             for timer, until in calls.items():
                 if (lost or now > until) and not timer.expired():
                     timer.reschedule(at_once)
+
+
+async def _relayed(stream: Stream, relay: Relay) -> Relayed:
+    try:
+        await relay(stream)
+    finally:
+        await stream.close()
+    return Relayed(status=stream.head.status)
 
 
 def _nobody(function: str, refusals: Collection[Refusal]) -> Problem:

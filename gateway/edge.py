@@ -5,6 +5,7 @@ the hot path; everything else is Quart's. It never decodes a path and never buff
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import assert_never
 from urllib.parse import unquote
 
@@ -14,13 +15,14 @@ from gateway.admission import Admitted, Decision, Unknown, admit
 from gateway.asgi import Answer, App, Receive, Scope, Send
 from gateway.background import Accepter, Backlog
 from gateway.body import BodyLimits, Incoming
-from gateway.calls import Caller
+from gateway.calls import Caller, Relayed
 from gateway.directory import Functions
 from gateway.metrics import Metrics
 from gateway.problems import Code, Problem, problem_answer
+from gateway.relay import relay
 from gateway.request import Head, bad_head, function_name, is_invocation, origin_form, read_head, request_of
 from gateway.response import NOT_FOUND, accepted, outcome_answer, wire_headers
-from quarterhour.broker.port import Connection
+from quarterhour.broker.port import Connection, Stream
 from quarterhour.clock import Clock
 from quarterhour.errors import BrokerUnavailable, EnvelopeError, TooLarge
 from quarterhour.function import Manifest
@@ -57,6 +59,9 @@ class Arrival:
     head: Head
     raw_path: bytes
     incoming: Incoming
+    receive: Receive
+    send: Send
+    begun: bool = False  # its response is sent as it comes: no other answer can be
 
 
 class Edge:
@@ -84,9 +89,12 @@ class Edge:
             head=head,
             raw_path=raw_path,
             incoming=Incoming(scope, head, receive, self._rooms.body),
+            receive=receive,
+            send=send,
         )
         answer = await self._serve(request) if problem is None else problem_answer(problem)
-        await _send(answer, request, send)
+        if not request.begun:
+            await _send(answer, request)
 
     async def _not_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -114,7 +122,7 @@ class Edge:
                 body = await request.incoming.read(self._body_bytes_max)
                 if isinstance(body, Problem):
                     return problem_answer(body)
-                return await self._run(self._invocation(admitted, request, body), admitted)
+                return await self._run(self._invocation(admitted, request, body), admitted, request)
             case _:
                 assert_never(decision)
 
@@ -152,11 +160,11 @@ class Edge:
             trace=request.head.trace,
         )
 
-    async def _run(self, invocation: Invocation, manifest: Manifest) -> Answer:
+    async def _run(self, invocation: Invocation, manifest: Manifest, request: Arrival) -> Answer:
         try:
             if manifest.background:
                 return await self._accept(invocation)
-            return await self._call(invocation, manifest)
+            return await self._call(invocation, manifest, request)
         except BrokerUnavailable as error:
             detail = f"{error} It is not known whether the invocation was taken on."
             problem = Problem(code=Code.BROKER_UNAVAILABLE, detail=detail)
@@ -176,9 +184,13 @@ class Edge:
         self._rooms.metrics.accepted(invocation.function)
         return accepted(invocation.id)
 
-    async def _call(self, invocation: Invocation, manifest: Manifest) -> Answer:
-        result = await self._rooms.caller.call(invocation, manifest)
+    async def _call(self, invocation: Invocation, manifest: Manifest, request: Arrival) -> Answer:
+        result = await self._rooms.caller.call(invocation, manifest, partial(_relay, request))
+        if isinstance(result, Relayed):
+            return Answer(status=result.status)
         if isinstance(result, Problem):
+            if request.begun:
+                _log_cut(request, result.detail)
             return problem_answer(result)
         return outcome_answer(
             result,
@@ -193,7 +205,26 @@ def _with_path(scope: Scope, raw_path: bytes) -> Scope:
     return {**scope, "path": unquote(raw_path.decode("latin-1")), "raw_path": raw_path}
 
 
-async def _send(answer: Answer, request: Arrival, send: Send) -> None:
+async def _relay(request: Arrival, stream: Stream) -> None:
+    """Send a response as it comes. One that breaks off is left without an end: the server cuts it."""
+    request.begun = True
+    broken = await relay(
+        stream,
+        method=request.scope["method"],
+        request_id=request.id,
+        receive=request.receive,
+        send=request.send,
+    )
+    if broken is not None:
+        _log_cut(request, str(broken))
+
+
+def _log_cut(request: Arrival, why: str) -> None:
+    log.warning("response_cut", invocation=request.id, why=why)
+
+
+async def _send(answer: Answer, request: Arrival) -> None:
+    send = request.send
     headers = wire_headers(answer, request_id=request.id)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     body = b"" if request.scope["method"] == "HEAD" else answer.body

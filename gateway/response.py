@@ -21,7 +21,7 @@ from quarterhour.outcome import (
     error_of,
 )
 
-__all__ = ["NOT_FOUND", "accepted", "outcome_answer", "wire_headers"]
+__all__ = ["NOT_FOUND", "accepted", "head_headers", "outcome_answer", "wire_headers"]
 
 NOT_FOUND = Answer(
     status=404,
@@ -84,6 +84,11 @@ def wire_headers(answer: Answer, *, request_id: str | None) -> list[tuple[bytes,
     if answer.close:
         headers.append((b"connection", b"close"))
     return headers
+
+
+def head_headers(head: Response, *, request_id: str) -> list[tuple[bytes, bytes]]:
+    """The headers of a response whose body comes bit by bit: its length is not known."""
+    return [*_sendable(head.headers), (b"x-nf-request-id", request_id.encode("ascii"))]
 
 
 def _written(response: Response) -> Answer:

@@ -11,7 +11,9 @@ QuarterhourError
     ├── TooLarge             a message that the broker would refuse
     ├── Conflict             a compare-and-set found another revision
     ├── RunnerGone           nobody serves at the runner's address: the call was never started
-    └── RunnerLost           the runner that has the call went silent
+    ├── RunnerLost           the runner that has the call went silent
+    ├── StreamBroken         a response that was under way does not go on
+    └── StreamClosed         nobody reads the response that is under way any more
 """
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "RunnerGone",
     "RunnerLost",
     "SettingsError",
+    "StreamBroken",
+    "StreamClosed",
     "TooLarge",
     "UnknownVersion",
 ]
@@ -93,3 +97,15 @@ class RunnerLost(BrokerError):  # noqa: N818
     """The runner that has the call went silent: it may or may not have run."""
 
     code = "runner_lost"
+
+
+class StreamBroken(BrokerError):  # noqa: N818
+    """A response that was under way does not go on: its function failed, or was ended."""
+
+    code = "stream_broken"
+
+
+class StreamClosed(BrokerError):  # noqa: N818
+    """Nobody reads the response that is under way any more: the client went away."""
+
+    code = "stream_closed"

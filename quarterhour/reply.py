@@ -1,6 +1,7 @@
 """The reply to a synchronous call, as it travels from the runner to the gateway.
 
-The same envelope as an invocation's: a JSON header and the raw body of the function's response.
+The same envelope as an invocation's: a JSON header and the raw body of the function's response. A
+response that comes bit by bit travels in pieces: its head, chunks of its body, and a reply as its end.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,18 @@ from quarterhour.outcome import (
     error_of,
 )
 
-__all__ = ["Refusal", "Refused", "Reply", "decode_reply", "encode_reply"]
+__all__ = [
+    "Chunk",
+    "Piece",
+    "Refusal",
+    "Refused",
+    "Reply",
+    "Streaming",
+    "decode_piece",
+    "decode_reply",
+    "encode_piece",
+    "encode_reply",
+]
 
 
 class Refusal(StrEnum):
@@ -40,6 +52,23 @@ class Refused:
 
 
 Reply = Outcome | Refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streaming:
+    """A response begins: its status and headers; the body follows."""
+
+    head: Response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Some bytes of the body."""
+
+    data: bytes
+
+
+Piece = Streaming | Chunk | Reply
 
 
 def encode_reply(reply: Reply) -> bytes:
@@ -86,3 +115,31 @@ def decode_reply(data: bytes) -> Reply:
     except (KeyError, TypeError, ValueError) as error:
         message = f"A reply's header lacks or garbles {error}."
         raise EnvelopeError(message) from None
+
+
+def encode_piece(piece: Piece) -> bytes:
+    """A piece of a response that comes bit by bit, as an envelope."""
+    match piece:
+        case Streaming(head=head):
+            return pack({"result": "streaming", "status": head.status, "headers": head.headers}, b"")
+        case Chunk(data=data):
+            return pack({"result": "chunk"}, data)
+        case _:
+            return encode_reply(piece)
+
+
+def decode_piece(data: bytes) -> Piece:
+    """The piece in an envelope. Raises `EnvelopeError`."""
+    header, body = unpack(data)
+    match header.get("result"):
+        case "chunk":
+            return Chunk(data=body)
+        case "streaming":
+            try:
+                headers = tuple((name, value) for name, value in header["headers"])
+                return Streaming(head=Response(status=header["status"], headers=headers))
+            except (KeyError, TypeError, ValueError) as error:
+                message = f"The head of a response lacks or garbles {error}."
+                raise EnvelopeError(message) from None
+        case _:
+            return decode_reply(data)

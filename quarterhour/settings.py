@@ -53,6 +53,7 @@ Server = Literal["hypercorn", "granian"]
 
 _DAY_S = 24 * 3600
 _SHOWN_MAX = 200
+_STREAM_BYTES_MAX = 1024 * 1024 * 1024
 _BODY_BYTES_MAX = 32 * 1024 * 1024  # a broker's message holds it with its header; more needs another way
 
 
@@ -89,6 +90,7 @@ class RunnerSettings:
     synchronous_limit_s: float = 60.0
     background_limit_s: float = 900.0
     response_bytes_max: int = 6_291_456
+    stream_bytes_max: int = 20_971_520
     waiting_age_s: float = 21_600.0
     function_environment: tuple[str, ...] = ()
     function_python: Path | None = None
@@ -117,6 +119,7 @@ class UpSettings:
     background_limit_s: float = 900.0
     request_bytes_max: int = 6_291_456
     response_bytes_max: int = 6_291_456
+    stream_bytes_max: int = 20_971_520
     header_bytes_max: int = 65_536
     waiting_max: int = 100_000
     waiting_age_s: float = 21_600.0
@@ -175,6 +178,12 @@ OPTIONS: Mapping[str, Option] = {
             "response-limit",
             whole(0, _BODY_BYTES_MAX, _BYTES),
             "Bytes that the body of a response may have.",
+        ),
+        _option(
+            "stream_bytes_max",
+            "stream-limit",
+            whole(0, _STREAM_BYTES_MAX, _BYTES),
+            "Bytes that the body of a response may have that is streamed.",
         ),
         _option(
             "header_bytes_max",

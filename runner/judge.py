@@ -13,7 +13,7 @@ from quarterhour.function import Mode
 from quarterhour.outcome import Crashed, Error, Failed, Outcome, Response, Succeeded
 from quarterhour.record import RESULT_BYTES_MAX
 
-__all__ = ["HEADERS_BYTES_MAX", "RETRY_AFTER_S_MAX", "judge"]
+__all__ = ["HEADERS_BYTES_MAX", "RETRY_AFTER_S_MAX", "judge", "judge_end", "judge_head"]
 
 HEADERS_BYTES_MAX = 64 * 1024  # of a response, as of a request
 MESSAGE_CHARACTERS_MAX = 8 * 1024
@@ -72,6 +72,26 @@ def judge(
     except _InvalidResultError as invalid:
         # The handler did its work: to do it again would not make the result any better.
         return Failed(error=Error(type="InvalidResult", message=str(invalid)), retry=False)
+
+
+def judge_head(header: dict[str, Any]) -> Response | Failed:
+    """The status and the headers of a response whose body comes bit by bit."""
+    try:
+        status = _status(header.get("statusCode"))
+        return Response(
+            status=status, headers=_headers(header.get("headers"), header.get("multiValueHeaders"))
+        )
+    except _InvalidResultError as invalid:
+        return Failed(error=Error(type="InvalidResult", message=str(invalid)), retry=False)
+
+
+def judge_end(header: dict[str, Any], body: bytes) -> Outcome:
+    """The outcome of an attempt that was sending its response bit by bit."""
+    if header.get("kind") == "returned":
+        if header.get("shape") == "streamed":
+            return Succeeded()
+        header = {"kind": "a second response"}
+    return judge(header, body, mode=Mode.SYNCHRONOUS, returned_status="fail")
 
 
 def _response(header: dict[str, Any], body: bytes) -> Response:

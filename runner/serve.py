@@ -48,7 +48,7 @@ class Server:
         self.draining = False
 
     def take(self, invocation: Invocation, envelope: bytes, answer: Answer) -> None:
-        """Take a call off the broker's hands; `answer` is called once."""
+        """Take a call off the broker's hands; `answer` gets its reply."""
         call = self._tasks.create_task(self._take(invocation, envelope, answer))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -65,7 +65,7 @@ class Server:
 
     async def _take(self, invocation: Invocation, envelope: bytes, answer: Answer) -> None:
         try:
-            reply = await self._reply(invocation, envelope)
+            reply = await self._reply(invocation, envelope, answer)
         except AttemptLost as lost:
             # Nobody knows how far it got. The runner ends in a moment, and the gateway sees to the answer.
             log.warning(
@@ -80,7 +80,7 @@ class Server:
         except BrokerError as error:
             log.warning("reply_lost", function=invocation.function, invocation=invocation.id, why=str(error))
 
-    async def _reply(self, invocation: Invocation, envelope: bytes) -> Reply:
+    async def _reply(self, invocation: Invocation, envelope: bytes, answer: Answer) -> Reply:
         entry = self._find(invocation.function)
         if entry is None:
             return Refused(reason=Refusal.NOT_SERVED)
@@ -90,14 +90,16 @@ class Server:
             return Refused(reason=Refusal.BUSY)
         try:
             with self._metrics.running(invocation.function):
-                outcome, duration_s = await self._run(entry, invocation, envelope)
+                outcome, duration_s = await self._run(entry, invocation, envelope, answer)
         finally:
             self._slots.release()
         self._metrics.ended(invocation.function, invocation.mode, outcome, duration_s)
         _report(invocation, outcome)
         return outcome
 
-    async def _run(self, entry: Entry, invocation: Invocation, envelope: bytes) -> tuple[Outcome, float]:
+    async def _run(
+        self, entry: Entry, invocation: Invocation, envelope: bytes, answer: Answer
+    ) -> tuple[Outcome, float]:
         if entry.code is None:
             message = entry.manifest.error or "The function cannot run."
             return Failed(error=Error(type="FunctionError", message=message)), 0.0
@@ -109,6 +111,7 @@ class Server:
             envelope=envelope,
             limit_s=entry.manifest.timeout_s,
             leased_until=None,
+            sink=answer,
         )
         attempt = self._sandbox.attempt(job)
         self._running.add(attempt)

@@ -263,6 +263,7 @@ async def run(settings: RunnerSettings) -> None:
         python=settings.function_python or Path(sys.executable),
         environment=_worker_environment(settings),
         response_bytes_max=settings.response_bytes_max,
+        stream_bytes_max=settings.stream_bytes_max,
     )
     metrics = Metrics(slots=settings.slots)
     stop = stop_on_signals()

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import structlog
 
+from quarterhour.broker.memory_answer import MESSAGE_BYTES_MAX, MemoryAnswer
 from quarterhour.broker.memory_store import DeadLetter, Listener, Message, Store
 from quarterhour.broker.names import function_token, invocation_token, runner_token
 from quarterhour.broker.port import (
@@ -25,6 +26,7 @@ from quarterhour.broker.port import (
     Run,
     Settlement,
     Status,
+    Stream,
 )
 from quarterhour.broker.unreadable import unreadable
 from quarterhour.errors import (
@@ -37,9 +39,8 @@ from quarterhour.errors import (
 from quarterhour.function import Manifest
 from quarterhour.invocation import Invocation, decode_invocation, encode_invocation
 from quarterhour.lifecycle import FINAL, State
-from quarterhour.outcome import Error, Failed
 from quarterhour.record import Record, due, is_settled, waiting
-from quarterhour.reply import Refusal, Refused, Reply, decode_reply, encode_reply
+from quarterhour.reply import Refusal, Refused, Reply
 
 __all__ = ["MemoryBroker", "Store", "connect", "store_of"]
 
@@ -47,7 +48,6 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 HEADER_BYTES_RESERVED = 256 * 1024
 BELLS_SILENCE_S = 5.0
 BEATS_WAITING_MAX = 1000
@@ -65,7 +65,7 @@ class MemoryBroker:
         self._clock = options.clock
         self._closed = asyncio.Event()
         self._serving: str | None = None
-        self._calls: set[asyncio.Future[Reply]] = set()
+        self._calls: set[asyncio.Future[Reply | Stream]] = set()
 
     # Connection
 
@@ -104,7 +104,7 @@ class MemoryBroker:
 
     # Calls
 
-    async def call(self, runner: str, invocation: Invocation) -> Reply:
+    async def call(self, runner: str, invocation: Invocation) -> Reply | Stream:
         """Have `runner` run `invocation`."""
         self._ready()
         envelope = _envelope(invocation)
@@ -112,11 +112,7 @@ class MemoryBroker:
         if take is None:
             message = f"Nobody serves as runner {runner}."
             raise RunnerGone(message)
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-
-        async def answer(value: Reply) -> None:
-            if not reply.done():
-                reply.set_result(decode_reply(_reply_bytes(value)))
+        reply: asyncio.Future[Reply | Stream] = asyncio.get_running_loop().create_future()
 
         def deliver() -> None:
             try:
@@ -124,7 +120,7 @@ class MemoryBroker:
             except EnvelopeError:
                 reply.set_result(Refused(reason=Refusal.NOT_SERVED))
             else:
-                take(call, envelope, answer)
+                take(call, envelope, MemoryAnswer(reply))
 
         self._calls.add(reply)
         asyncio.get_running_loop().call_soon(deliver)
@@ -430,14 +426,6 @@ def _message(invocation: Invocation) -> Message:
         due_at=invocation.due_at,
         envelope=_envelope(invocation),
     )
-
-
-def _reply_bytes(reply: Reply) -> bytes:
-    data = encode_reply(reply)
-    if len(data) <= MESSAGE_BYTES_MAX:
-        return data
-    message = f"The response takes {len(data)} bytes; the broker takes {MESSAGE_BYTES_MAX}."
-    return encode_reply(Failed(error=Error(type="ResponseTooLarge", message=message)))
 
 
 def _token(delivery: Delivery) -> Message:

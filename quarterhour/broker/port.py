@@ -15,6 +15,7 @@ from typing import Protocol
 from quarterhour.clock import Clock, SystemClock
 from quarterhour.function import Manifest
 from quarterhour.invocation import Invocation
+from quarterhour.outcome import Response
 from quarterhour.record import Record
 from quarterhour.reply import Reply
 
@@ -35,6 +36,7 @@ __all__ = [
     "Run",
     "Settlement",
     "Status",
+    "Stream",
     "Work",
 ]
 
@@ -150,11 +152,12 @@ class Connection(Protocol):
 class Calls(Protocol):
     """Synchronous invocations, from a gateway to a runner of its choice."""
 
-    async def call(self, runner: str, invocation: Invocation) -> Reply:
+    async def call(self, runner: str, invocation: Invocation) -> "Reply | Stream":
         """Have `runner` run `invocation` and return its reply, however long that takes.
 
-        Raises `RunnerGone` if nobody serves under that name, `TooLarge`. The caller watches the
-        runner's beats and cancels; a reply that comes after that is dropped.
+        A response that comes bit by bit is returned when it begins. Raises `RunnerGone` if nobody
+        serves under that name, `TooLarge`. The caller watches the runner's beats and cancels; a reply
+        that comes after that is dropped.
         """
         ...
 
@@ -170,7 +173,37 @@ class Calls(Protocol):
         ...
 
 
-Answer = Callable[[Reply], Awaitable[None]]
+class Answer(Protocol):
+    """How a runner answers a call: with a reply; or bit by bit, with a reply as its end."""
+
+    async def __call__(self, reply: Reply) -> None:
+        """The reply, or the end of a response that was begun: a success, or what broke it."""
+        ...
+
+    async def begin(self, head: Response) -> None:
+        """Begin a response whose body follows bit by bit."""
+        ...
+
+    async def send(self, chunk: bytes) -> None:
+        """Send a piece of the body of at most 64 KiB; waits while the gateway's client reads no further.
+
+        Raises `StreamClosed`: nobody reads any more.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A response that comes bit by bit, in the gateway.
+
+    `chunks` is the body; asking for the next chunk says that the last one was read. It raises
+    `StreamBroken` if the function failed on the way, and `BrokerUnavailable`. `close` says that
+    nobody reads any further; it has to be awaited in the end, whatever came of it.
+    """
+
+    head: Response
+    chunks: AsyncIterator[bytes]
+    close: Callable[[], Awaitable[None]]
 
 
 class Queue(Protocol):

@@ -3,16 +3,17 @@
 import asyncio
 import os
 import signal
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from quarterhour.clock import Clock
-from quarterhour.errors import EnvelopeError
+from quarterhour.errors import BrokerError, EnvelopeError
 from quarterhour.invocation import unpack
-from quarterhour.outcome import Crashed, Error, Failed, Outcome, TimedOut
-from runner.judge import judge
+from quarterhour.outcome import Cancelled, Crashed, Error, Failed, Outcome, TimedOut
+from runner.judge import judge, judge_end, judge_head
 from runner.sandbox.guard import Exit
-from runner.sandbox.job import AttemptLost, Code, Finished, Job, LogLine, LossReason
+from runner.sandbox.job import AttemptLost, Code, Finished, Job, LogLine, LossReason, Sink
 from runner.sandbox.table import Table
 from runner.sandbox.worker import WorkerProcess
 
@@ -29,6 +30,7 @@ class Workers(Protocol):
 
     clock: Clock
     table: Table
+    stream_bytes_max: int
     on_line: Callable[[LogLine], None]
 
     async def take(self, code: Code) -> WorkerProcess:
@@ -51,20 +53,23 @@ class Attempt:
         self._job = job
         self._worker: WorkerProcess | None = None
         self._stopped = False
+        self._ended = False
         self._leased_until = job.leased_until
         self._limit_at = 0.0
-        self._end: asyncio.Future[bytes | Exit] | None = None
+        # What comes from the worker: frames, and in the end its exit unless the last frame was final.
+        self._next: asyncio.Future[bytes | Exit] | None = None
+        self._arrived: deque[bytes | Exit] = deque()
 
     def extend(self, leased_until: float) -> None:
         """Its lease was renewed until `leased_until` (boot clock, seconds)."""
         self._leased_until = leased_until
-        if self._worker is not None and self._end is not None and not self._end.done():
+        if self._worker is not None and not self._ended:
             self._workers.table.extend(self._worker.row, leased_until)
 
     def stop(self) -> None:
         """End it without an outcome: `run` raises `AttemptLost`."""
         self._stopped = True
-        if self._worker is not None and self._end is not None and not self._end.done():
+        if self._worker is not None and not self._ended:
             self._workers.retire(self._worker)
 
     async def run(self) -> Finished:
@@ -79,21 +84,59 @@ class Attempt:
             raise AttemptLost(reason="lease")
         started_at = self.started_at = workers.clock.now()
         try:
-            end = await self._start(worker)
+            outcome = await self._outcome(worker)
         except asyncio.CancelledError:
             workers.retire(worker)
             raise
         finally:
+            self._ended = True
             worker.user = None
             logs = worker.output.end()
-        finished_at = workers.clock.now()
-        outcome = self._outcome_of_exit(end) if isinstance(end, Exit) else self._outcome_of_frame(worker, end)
-        return Finished(outcome=outcome, started_at=started_at, finished_at=finished_at, logs=logs)
+        return Finished(outcome=outcome, started_at=started_at, finished_at=workers.clock.now(), logs=logs)
+
+    async def _outcome(self, worker: WorkerProcess) -> Outcome:
+        end = await self._start(worker)
+        if isinstance(end, Exit):
+            return self._outcome_of_exit(end)
+        try:
+            header, body = unpack(end)
+            if header.get("kind") == "streaming" and self._job.sink is not None:
+                return await self._relay(worker, header, self._job.sink)
+        except EnvelopeError as error:
+            self._workers.retire(worker)
+            return Failed(error=Error(type="InvalidResult", message=str(error)), retry=False)
+        late = self._let_go(worker, header)
+        return late or judge(header, body, mode=self._job.mode, returned_status=self._job.returned_status)
+
+    async def _relay(self, worker: WorkerProcess, header: dict[str, Any], sink: Sink) -> Outcome:
+        """Hand a response on as it comes; whoever takes it sets the pace."""
+        head = judge_head(header)
+        if isinstance(head, Failed):
+            self._workers.retire(worker)
+            return head
+        worker.pause()
+        left_bytes = self._workers.stream_bytes_max
+        try:
+            await sink.begin(head)
+            while isinstance(end := await self._receive(worker), bytes):
+                header, body = unpack(end)
+                if header.get("kind") != "chunk":
+                    worker.resume()
+                    return self._let_go(worker, header) or judge_end(header, body)
+                left_bytes -= len(body)
+                if left_bytes < 0:
+                    self._workers.retire(worker)
+                    return _too_large(self._workers.stream_bytes_max)
+                await sink.send(body)
+            return self._outcome_of_exit(end)
+        except BrokerError:  # nobody reads any further, or can be told
+            self._workers.retire(worker)
+            return Cancelled()
 
     def _start(self, worker: WorkerProcess) -> asyncio.Future[bytes | Exit]:
-        """Give the worker its frame; what comes of it is a frame or the worker's exit."""
-        end: asyncio.Future[bytes | Exit] = asyncio.get_running_loop().create_future()
-        self._worker, self._end = worker, end
+        """Give the worker its frame; what comes of it first is a frame or the worker's exit."""
+        first = self._next = asyncio.get_running_loop().create_future()
+        self._worker = worker
         worker.user = self
         worker.output.begin(self._line)
         self._limit_at = self._workers.clock.boot() + self._job.limit_s
@@ -102,24 +145,37 @@ class Attempt:
         worker.send(self._limit_at, self._job.envelope)
         if worker.hung_up:
             self.on_hung_up()
-        return end
+        return first
+
+    async def _receive(self, worker: WorkerProcess) -> bytes | Exit:
+        """What comes next. While something waits here, nothing more is read."""
+        if self._arrived:
+            return self._arrived.popleft()
+        worker.resume()
+        self._next = asyncio.get_running_loop().create_future()
+        try:
+            return await self._next
+        finally:
+            worker.pause()
 
     def on_frame(self, frame: bytes) -> None:
-        """The worker has sent its result."""
-        self._come_to(frame)
+        """The worker has sent its result, or a piece of it."""
+        self._come(frame)
 
     def on_exit(self, exit_: Exit) -> None:
         """The worker has ended."""
-        self._come_to(exit_)
+        self._come(exit_)
 
     def on_hung_up(self) -> None:
         """Its end is reported in a moment; if not, user code has closed the channel and lives on."""
         if self._worker is not None:
             asyncio.get_running_loop().call_later(EXIT_S, self._workers.retire, self._worker)
 
-    def _come_to(self, end: bytes | Exit) -> None:
-        if self._end is not None and not self._end.done():
-            self._end.set_result(end)
+    def _come(self, what: bytes | Exit) -> None:
+        if self._next is not None and not self._next.done():
+            self._next.set_result(what)
+        else:
+            self._arrived.append(what)
 
     def _line(self, stream: str, text: str) -> None:
         job = self._job
@@ -127,27 +183,22 @@ class Attempt:
             LogLine(function=job.code.function, invocation=job.invocation, stream=stream, text=text)
         )
 
-    def _outcome_of_frame(self, worker: WorkerProcess, frame: bytes) -> Outcome:
-        workers, job = self._workers, self._job
+    def _let_go(self, worker: WorkerProcess, header: dict[str, Any]) -> Outcome | None:
+        """Have the worker back after its final frame; gives the outcome if that came too late."""
+        workers = self._workers
         now = workers.clock.boot()
         workers.table.clear(worker.row)
-        try:
-            header, body = unpack(frame)
-        except EnvelopeError as error:
-            workers.retire(worker)
-            return Failed(error=Error(type="InvalidResult", message=str(error)), retry=False)
         close = now > self._limit_at - CLOSE_TO_LIMIT_S or (
             self._leased_until is not None and now > self._leased_until - CLOSE_TO_LEASE_END_S
         )
-        if close or header.get("retire"):
+        # There must be nothing after a final frame.
+        if close or self._stopped or self._arrived or header.get("retire"):
             workers.retire(worker)
         else:
             workers.give_back(worker)
         if self._stopped:
             raise AttemptLost(reason="stopped")
-        if now >= self._limit_at:
-            return TimedOut(limit_s=job.limit_s)
-        return judge(header, body, mode=job.mode, returned_status=job.returned_status)
+        return TimedOut(limit_s=self._job.limit_s) if now >= self._limit_at else None
 
     def _outcome_of_exit(self, end: Exit) -> Outcome:
         if self._stopped:
@@ -164,3 +215,8 @@ class Attempt:
         if end.killed == "asked":
             return Crashed(detail="closed its connection and was ended")
         return Crashed(signal=signal.Signals(os.WTERMSIG(end.status)).name)
+
+
+def _too_large(bytes_max: int) -> Failed:
+    message = f"The response has more than the {bytes_max} bytes that are allowed of one that is streamed."
+    return Failed(error=Error(type="ResponseTooLarge", message=message), retry=False)

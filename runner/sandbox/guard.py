@@ -26,7 +26,10 @@ READ_BYTES = 65536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a worker ended: its wait status, and why the guard killed it (limit, lease, memory, asked) if it did."""
+    """How a worker ended: its wait status, and why the guard killed it if it did.
+
+    That is limit, lease, memory, or asked.
+    """
 
     status: int
     killed: str | None

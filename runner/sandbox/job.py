@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from quarterhour.errors import QuarterhourError
 from quarterhour.function import Mode
-from quarterhour.outcome import Outcome
+from quarterhour.outcome import Outcome, Response
 from runner.sandbox.runtime import Launch
 
-__all__ = ["AttemptLost", "Code", "Finished", "Job", "LogLine", "LossReason"]
+__all__ = ["AttemptLost", "Code", "Finished", "Job", "LogLine", "LossReason", "Sink"]
 
 FORKED = Launch()  # from the sandbox's own guard
 
@@ -36,12 +36,25 @@ class Code:
     launch: Launch = FORKED
 
 
+class Sink(Protocol):
+    """Where a response goes that comes bit by bit."""
+
+    async def begin(self, head: Response) -> None:
+        """Its status and headers."""
+        ...
+
+    async def send(self, chunk: bytes) -> None:
+        """The next bytes of its body; waits while nobody takes them. Raises `StreamClosed`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One attempt to be made.
 
-    `limit_s` counts from the moment in which a worker gets it; `leased_until` is a moment of the
-    boot clock, None for a synchronous call, which has no lease.
+    `sink`: where a response goes that comes bit by bit; None if nobody waits for one. `limit_s` counts
+    from the moment in which a worker gets it; `leased_until` is a moment of the boot clock, None for a
+    synchronous call, which has no lease.
     """
 
     code: Code
@@ -51,6 +64,7 @@ class Job:
     envelope: bytes
     limit_s: float
     leased_until: float | None
+    sink: Sink | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

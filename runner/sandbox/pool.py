@@ -37,6 +37,7 @@ class SandboxSettings:
     python: Path
     environment: Mapping[str, str]
     response_bytes_max: int
+    stream_bytes_max: int = 20 * 1024 * 1024
     idle_s: float = 300.0
 
 
@@ -49,6 +50,7 @@ class Sandbox:
         self.settings = settings
         self.clock = clock
         self.on_line = on_line
+        self.stream_bytes_max = settings.stream_bytes_max
         self.table = Table(settings.workers_max + SPARE_ROWS)
         self._guards = Guards(self.table, clock=clock)
         self._workers: dict[int, WorkerProcess] = {}

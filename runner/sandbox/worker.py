@@ -23,7 +23,7 @@ class WorkerUser(Protocol):
     """Whoever makes an attempt in a worker."""
 
     def on_frame(self, frame: bytes) -> None:
-        """The result has come: an envelope."""
+        """The result has come, or a piece of it: an envelope."""
 
     def on_exit(self, exit_: Exit) -> None:
         """The worker has ended."""
@@ -59,6 +59,7 @@ class WorkerProcess(asyncio.Protocol):
         self._on_hung_up = on_hung_up
         self._frame_bytes_max = frame_bytes_max + HEADER_BYTES_RESERVED
         self._transport: asyncio.Transport
+        self._rest = b""  # of the length of the next frame
         self._parts: list[bytes] = []
         self._missing = 0
 
@@ -103,22 +104,37 @@ class WorkerProcess(asyncio.Protocol):
         """The channel is open."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
 
+    def pause(self) -> None:
+        """Read no further: what the worker sends then waits in the worker."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def data_received(self, data: bytes) -> None:
-        """Bytes of a frame, usually a whole one."""
-        if not self._parts:
-            length = int.from_bytes(data[:FRAME_HEADER_BYTES], "big") + FRAME_HEADER_BYTES
-            if len(data) < FRAME_HEADER_BYTES or not FRAME_HEADER_BYTES < length <= self._frame_bytes_max:
-                self._hang_up()  # user code has written to the channel
-                return
-            self._missing = length
-        self._parts.append(data)
-        self._missing -= len(data)
-        if self._missing < 0:
-            self._hang_up()
-        elif self._missing == 0:
-            whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            self._parts = []
-            self._deliver(whole[FRAME_HEADER_BYTES:])
+        """Bytes of frames, usually one whole frame."""
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        while data and not self.hung_up:
+            if not self._missing:
+                if len(data) < FRAME_HEADER_BYTES:
+                    self._rest = data
+                    return
+                self._missing = int.from_bytes(data[:FRAME_HEADER_BYTES], "big")
+                if not 0 < self._missing <= self._frame_bytes_max:
+                    self._hang_up()  # user code has written to the channel
+                    return
+                data = data[FRAME_HEADER_BYTES:]
+            part, data = data[: self._missing], data[self._missing :]
+            self._parts.append(part)
+            self._missing -= len(part)
+            if not self._missing:
+                frame = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+                self._parts = []
+                self._deliver(frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The worker has closed its channel, or is gone."""

@@ -23,7 +23,7 @@ from runner.judge import judge
 from runner.manifest import KEYS
 from runner.sandbox.python.context import Context
 from runner.sandbox.python.event import make_event
-from runner.sandbox.python.worker import response_frame, value_frame
+from runner.sandbox.python.results import response_frame, value_frame
 
 PAGE = (Path(__file__).parents[2] / "docs" / "functions.md").read_text(encoding="utf-8")
 PYTHON = re.compile(r"```python\n# functions/([\w-]+)\.py\n(.*?)```", re.DOTALL)

@@ -8,7 +8,7 @@ import pytest
 from gateway.calls import MARGIN_S, Caller, choose
 from gateway.directory import SILENCE_S, Runners
 from gateway.problems import Code, Problem
-from quarterhour.broker.port import Answer, Beat
+from quarterhour.broker.port import Answer, Beat, Stream
 from quarterhour.errors import BrokerUnavailable, RunnerGone
 from quarterhour.function import Manifest, Mode
 from quarterhour.invocation import Invocation, Request
@@ -80,6 +80,12 @@ class Bench:
         self.caller = Caller(self.calls, self.runners, lambda: self.now)
         self.beat(*names)
 
+    async def call(self) -> object:
+        async def relay(_: Stream) -> None:
+            raise AssertionError
+
+        return await self.caller.call(INVOCATION, MANIFEST, relay)
+
     def beat(self, *names: str) -> None:
         for name in names:
             self.runners.beat(Beat(runner=name, functions=("f",), slots=1), self.now)
@@ -97,13 +103,13 @@ async def test_calls_take_turns() -> None:
 
     bench = Bench(succeed, "a", "b", "c")
     for _ in range(6):
-        assert await bench.caller.call(INVOCATION, MANIFEST) == Succeeded()
+        assert await bench.call() == Succeeded()
     assert sorted(bench.calls.asked[:3]) == sorted(bench.calls.asked[3:]) == ["a", "b", "c"]
 
 
 async def problem_after(bench: Bench, seconds: float, *beating: str) -> Problem:
     async with asyncio.TaskGroup() as tasks:
-        call = tasks.create_task(bench.caller.call(INVOCATION, MANIFEST))
+        call = tasks.create_task(bench.call())
         await eventually(lambda: bench.calls.asked)
         bench.pass_time(seconds, *beating)
         result = await asyncio.wait_for(call, 5)
@@ -133,7 +139,7 @@ async def test_a_call_of_a_living_runner_has_its_time() -> None:
 
     bench = Bench(later, "a")
     async with asyncio.TaskGroup() as tasks:
-        call = tasks.create_task(bench.caller.call(INVOCATION, MANIFEST))
+        call = tasks.create_task(bench.call())
         await eventually(lambda: bench.calls.asked)
         bench.pass_time(LIMIT_S + MARGIN_S - 1, "a")
         bench.runners.refuses("a")  # another call found it gone; this one is still under way
@@ -148,7 +154,7 @@ async def test_each_runner_that_is_gone_is_asked_once() -> None:
         raise RunnerGone(runner)
 
     bench = Bench(gone, "a", "b")
-    result = await bench.caller.call(INVOCATION, MANIFEST)
+    result = await bench.call()
     assert isinstance(result, Problem)
     assert result.code is Code.NO_RUNNER
     assert sorted(bench.calls.asked) == ["a", "b"]
@@ -162,14 +168,14 @@ async def test_an_absent_broker_is_not_the_runners_fault() -> None:
 
     bench = Bench(away, "a", "b")
     with pytest.raises(BrokerUnavailable):
-        await bench.caller.call(INVOCATION, MANIFEST)
+        await bench.call()
     assert len(bench.calls.asked) == 1
     assert list(bench.runners.serving("f")) == ["a", "b"]
 
 
 async def test_a_cancelled_call_leaves_nothing_behind() -> None:
     bench = Bench(never, "a")
-    call = asyncio.ensure_future(bench.caller.call(INVOCATION, MANIFEST))
+    call = asyncio.ensure_future(bench.call())
     await eventually(lambda: bench.calls.asked)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -80,6 +80,10 @@ class Layout:
         """Where a runner takes calls."""
         return f"{self.namespace}.call.{runner_token(runner)}"
 
+    def credit(self, runner: str) -> str:
+        """Where a runner hears how much more of its streams it may send."""
+        return f"{self.namespace}.credit.{runner_token(runner)}"
+
     def work(self, function: str, invocation_id: str, attempt: int) -> str:
         """Where an attempt waits."""
         return f"{self.namespace}.q.{function_token(function)}.{invocation_token(invocation_id)}.{attempt:d}"

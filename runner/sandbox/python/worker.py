@@ -6,8 +6,6 @@ a result means is the runner's business.
 """
 
 import asyncio
-import base64
-import binascii
 import importlib.machinery
 import importlib.util
 import inspect
@@ -21,6 +19,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, TextIO
@@ -34,7 +33,6 @@ MESSAGE_CHARACTERS_MAX = 8192
 TRACE_LINES_MAX = 50
 TRACE_LINE_CHARACTERS_MAX = 1024
 HEADER_BYTES_MAX = 1024 * 1024  # as in the runner's envelopes
-VALUE_BYTES_MAX = 65536
 MIB = 1024 * 1024
 THREAD_STACK_BYTES = 2 * MIB  # the usual 8 MiB would count against the worker's memory, used or not
 MODULE_NAME = "_quarterhour_function"  # never the file's own name: two functions, or a library, may share it
@@ -73,23 +71,23 @@ def load(name: str, path: str | Path, source: bytes | None = None) -> ModuleType
     return module
 
 
-make_event = load("_quarterhour_event", Path(__file__).with_name("event.py")).make_event
-Context = load("_quarterhour_context", Path(__file__).with_name("context.py")).Context
+def sibling(name: str) -> ModuleType:
+    """A module beside this file, which is in no package here."""
+    return load(f"_quarterhour_{name}", Path(__file__).with_name(f"{name}.py"))
+
+
+make_event = sibling("event").make_event
+Context = sibling("context").Context
+results = sibling("results")
+InvalidResult = results.InvalidResult
 
 
 class HandlerNotFound(Exception):  # noqa: N818 - shown to authors under this name
-    """The module has no callable `handler`."""
-
-
-class ResponseTooLarge(Exception):  # noqa: N818 - shown to authors under this name
-    """The body of the response is larger than the operator allows."""
-
-
-class InvalidResult(Exception):  # noqa: N818 - shown to authors under this name
-    """What the handler returned cannot be sent or kept."""
+    """The module has neither a callable `handler` nor an `app`."""
 
 
 Frame = tuple[dict[str, Any], bytes]
+
 
 START = struct.Struct("!Id")  # the length of the rest, and the moment of the limit
 # What `json.loads` comes to, for text that is known to be JSON.
@@ -108,6 +106,8 @@ class Worker:
         self.source = b""
         self.module: ModuleType | None = None
         self.loop: asyncio.Runner | None = None
+        self.apps: Any = None
+        self.asgi: Any = None
         self.arrived = select.poll()
         self.arrived.register(channel, select.POLLIN)
 
@@ -140,22 +140,18 @@ class Worker:
         """Run the handler once; whatever it raises becomes a frame."""
         try:
             header, body = split(envelope)
-            result = self.run(limit_at, header, body if header["has_body"] else None)
-            if header["mode"] == "synchronous":
-                return response_frame(result, self.response_bytes_max)
-            return value_frame(result)
+            return self.run(limit_at, header, body if header["has_body"] else None)
         except BaseException as error:  # noqa: BLE001 - the edge of user code
             return raised_frame(error)
 
-    def run(self, limit_at: float, header: dict[str, Any], body: bytes | None) -> Any:
-        """Call the handler with its event and context."""
+    def run(self, limit_at: float, header: dict[str, Any], body: bytes | None) -> Frame:
+        """Call the handler with its event and context, or the application with the request."""
         if self.module is None:
             remember_lines(self.path, self.source)
             self.module = load(MODULE_NAME, self.path, self.source)
         handler = getattr(self.module, "handler", None)
         if not callable(handler):
-            message = f"{Path(self.path).name} has no function `handler(event, context)`."
-            raise HandlerNotFound(message)
+            return self.run_app(header, body)
         context = Context(
             invocation_id=header["id"],
             function=header["function"],
@@ -166,10 +162,52 @@ class Worker:
         )
         result = handler(make_event(header, body), context)
         if inspect.isawaitable(result):
-            if self.loop is None:
-                self.loop = asyncio.Runner()
-            result = self.loop.run(awaited(result))
-        return result
+            result = self.wait_for(awaited(result))
+        if header["mode"] != "synchronous":
+            return results.value_frame(result)  # type: ignore[no-any-return]
+        if (pieces := results.streamed_body(result)) is not None:
+            return self.stream(results.head_of(result), pieces)
+        return results.response_frame(result, self.response_bytes_max)  # type: ignore[no-any-return]
+
+    def run_app(self, header: dict[str, Any], body: bytes | None) -> Frame:
+        """Have the module's `app` answer."""
+        app = getattr(self.module, "app", None)
+        if not callable(app):
+            message = (
+                f"{Path(self.path).name} has no function `handler(event, context)`, "
+                "and no ASGI or WSGI application `app`."
+            )
+            raise HandlerNotFound(message)
+        outgoing = self.outgoing(streams=header["mode"] == "synchronous")
+        if self.apps is None:
+            self.apps = sibling("apps")
+            self.asgi = self.apps.Asgi(app) if self.apps.is_asgi(app) else None
+        if self.asgi is not None:
+            self.wait_for(self.asgi.call(header, body, outgoing))
+        else:
+            self.apps.call_wsgi(app, header, body, outgoing)
+        return outgoing.frame()  # type: ignore[no-any-return]
+
+    def stream(self, head: dict[str, Any], pieces: Any) -> Frame:
+        """Send a response whose body comes bit by bit."""
+        outgoing = self.outgoing(streams=True)
+        outgoing.begin(head)
+        if hasattr(pieces, "__anext__"):
+            self.wait_for(send_all(pieces, outgoing))
+        else:
+            for piece in pieces:
+                outgoing.send(results.piece_of(piece))
+        return outgoing.frame()  # type: ignore[no-any-return]
+
+    def outgoing(self, *, streams: bool) -> Any:
+        """A response on its way."""
+        return results.Outgoing(self.send, body_bytes_max=self.response_bytes_max, streams=streams)
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """What a coroutine comes to, in the worker's event loop, which goes on from attempt to attempt."""
+        if self.loop is None:
+            self.loop = asyncio.Runner()
+        return self.loop.run(coroutine)
 
     def read(self) -> tuple[float, bytes] | None:
         """The next frame: the moment of the limit and the envelope; None at the end of the channel."""
@@ -211,13 +249,15 @@ class Worker:
             return b""
 
     def write(self, header: dict[str, Any], body: bytes) -> None:
-        """Send a frame. A channel that is gone ends the worker."""
+        """Send the final frame."""
         try:
-            text = header_text(header)
-        except (TypeError, ValueError, RecursionError) as error:
-            message = f"The status or the headers that the handler returned cannot be sent: {error}."
-            header, body = raised_frame(InvalidResult(message))
-            text = header_text(header)
+            self.send(header, body)
+        except InvalidResult as error:
+            self.send(*raised_frame(error))
+
+    def send(self, header: dict[str, Any], body: bytes) -> None:
+        """Send a frame. A channel that is gone ends the worker. Raises `InvalidResult`."""
+        text = header_text(header)
         length = (4 + len(text) + len(body)).to_bytes(4, "big")
         data = memoryview(b"".join((length, len(text).to_bytes(4, "big"), text, body)))
         try:
@@ -229,11 +269,15 @@ class Worker:
 
 def header_text(header: dict[str, Any]) -> bytes:
     """A frame's header as JSON that the runner can read: UTF-8, no NaN, no more than it takes."""
-    text = _dump(header).encode()
-    if len(text) > HEADER_BYTES_MAX:
-        message = f"they have {len(text)} bytes as JSON; {HEADER_BYTES_MAX} are allowed"
-        raise ValueError(message)
-    return text
+    try:
+        text = _dump(header).encode()
+        if len(text) <= HEADER_BYTES_MAX:
+            return text
+        why = f"they have {len(text)} bytes as JSON; {HEADER_BYTES_MAX} are allowed"
+    except (TypeError, ValueError, RecursionError) as error:
+        why = str(error)
+    message = f"The status or the headers that the handler returned cannot be sent: {why}."
+    raise InvalidResult(message)
 
 
 async def awaited(result: Any) -> Any:
@@ -241,59 +285,16 @@ async def awaited(result: Any) -> Any:
     return await result
 
 
+async def send_all(pieces: AsyncIterator[Any], outgoing: Any) -> None:
+    """Send what an asynchronous generator yields."""
+    async for piece in pieces:
+        outgoing.send(results.piece_of(piece))
+
+
 def split(data: bytes) -> Frame:
     """The header and the body of an envelope."""
     end = 4 + int.from_bytes(data[:4], "big")
     return _scan(data[4:end].decode(), 0)[0], data[end:]
-
-
-def response_frame(result: Any, body_bytes_max: int) -> Frame:
-    """The frame of a synchronous result."""
-    if not isinstance(result, dict):
-        return {"kind": "returned", "shape": "nothing" if result is None else "other"}, b""
-    kind, body = response_body(result)
-    if len(body) > body_bytes_max:
-        message = f"The response's body has {len(body)} bytes; {body_bytes_max} are allowed."
-        raise ResponseTooLarge(message)
-    header = {
-        "kind": "returned",
-        "shape": "object",
-        "statusCode": result.get("statusCode"),
-        "headers": result.get("headers"),
-        "multiValueHeaders": result.get("multiValueHeaders"),
-        "body": kind,
-    }
-    return header, body
-
-
-def response_body(result: dict[Any, Any]) -> tuple[str, bytes]:
-    """The body's kind and its bytes."""
-    body = result.get("body")
-    if body is None or body == "":
-        return "none", b""
-    if not isinstance(body, str):
-        return "invalid", b""
-    if not result.get("isBase64Encoded"):
-        return "text", body.encode("utf-8", "surrogatepass")
-    try:
-        return "base64", base64.b64decode(body, validate=True)
-    except (binascii.Error, ValueError):
-        return "invalid", b""
-
-
-def value_frame(result: Any) -> Frame:
-    """The frame of a background result: the value as JSON, and the status that it may claim."""
-    if result is None:
-        return {"kind": "returned", "shape": "nothing"}, b""
-    try:
-        value = _dump(result).encode("utf-8", "replace")
-    except (TypeError, ValueError, RecursionError) as error:
-        message = f"What the handler returned is not JSON: {error}."
-        raise InvalidResult(message) from None
-    header: dict[str, Any] = {"kind": "returned", "shape": "other"}
-    if isinstance(result, dict) and "statusCode" in result:
-        header |= {"shape": "object", "statusCode": result["statusCode"]}
-    return header, value[:VALUE_BYTES_MAX]
 
 
 def raised_frame(error: BaseException) -> Frame:
