@@ -23,7 +23,7 @@ from quarterhour.clock import SystemClock, boot_s
 from quarterhour.function import Mode
 from quarterhour.invocation import Invocation, Request, encode_invocation
 from quarterhour.outcome import Error, Failed, Response, Succeeded
-from runner.sandbox.job import Code, Finished, Job, LogLine
+from runner.sandbox.job import Code, Finished, Job, LogLine, Sink
 from runner.sandbox.pool import Attempt, Sandbox, SandboxSettings
 from tests.system import descendants
 from tests.waiting import eventually
@@ -75,6 +75,8 @@ class Bench:
         attempt: int = 1,
         errors: tuple[Error, ...] = (),
         returned_status: Literal["fail", "ignore"] = "fail",
+        request: Request | None = None,
+        sink: Sink | None = None,
     ) -> Attempt:
         """An attempt of a function, or of a source that becomes one."""
         code = self.function(code) if isinstance(code, str) else code
@@ -85,7 +87,7 @@ class Bench:
             attempt=attempt,
             accepted_at=0,
             due_at=0,
-            request=Request(method="POST", path=f"/.netlify/functions/{code.function}"),
+            request=request or Request(method="POST", path=f"/.netlify/functions/{code.function}"),
             body=body,
             errors=errors,
         )
@@ -98,6 +100,7 @@ class Bench:
                 envelope=encode_invocation(invocation),
                 limit_s=limit_s,
                 leased_until=None if lease_s is None else boot_s() + lease_s,
+                sink=sink,
             )
         )
 

@@ -64,6 +64,7 @@ def test_each_option_can_be_given_in_each_place(process: type[Any], tmp_path: Pa
         "background_limit_s": (3, 3.0),
         "request_bytes_max": (1000, 1000),
         "response_bytes_max": (2000, 2000),
+        "stream_bytes_max": (3000, 3000),
         "header_bytes_max": (4096, 4096),
         "waiting_max": (7, 7),
         "waiting_age_s": (60, 60.0),

@@ -232,8 +232,16 @@ class _Wsgi(BaseHandler):
         """Where the application writes its errors."""
         return sys.stderr
 
+    def finish_content(self) -> None:
+        """End a response without a body."""
+        if self.status is None:
+            message = "The application returned without having called start_response."
+            raise AppError(message)
+        super().finish_content()
+
     def send_headers(self) -> None:
         """Begin the response."""
+        self.cleanup_headers()  # the length of a body in one piece is known
         self.headers_sent = True
         headers = [(name.lower(), value) for name, value in self.headers.items()] if self.headers else []
         status = (self.status or "").partition(" ")[0]
