@@ -196,7 +196,7 @@ async def test_bad_results_are_500_and_nothing_is_injected(gateways: Gateways, c
 ERRORS = {
     "raises": ("KeyError", "'no such thing'"),
     "broken-import": ("ModuleNotFoundError", "No module named 'nowhere_to_be_found'"),
-    "no-handler": ("HandlerNotFound", "no-handler.py has no function `handler(event, context)`."),
+    "no-handler": ("HandlerNotFound", "no-handler.py has no function `handler(event, context)`"),
     "exits": ("Crashed", "The worker exited with status 3 before the handler returned."),
     "unjsonable": ("InvalidResult", ""),
 }

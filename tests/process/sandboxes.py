@@ -28,7 +28,7 @@ from runner.sandbox.pool import Attempt, Sandbox, SandboxSettings
 from tests.system import descendants
 from tests.waiting import eventually
 
-__all__ = ["Bench", "adopting", "alive", "error", "open_bench", "response", "settings", "value"]
+__all__ = ["Bench", "Collected", "adopting", "alive", "error", "open_bench", "response", "settings", "value"]
 
 PR_SET_CHILD_SUBREAPER = 36
 LIMIT_S = 30.0
@@ -130,6 +130,20 @@ class Bench:
     def guard_pid(self) -> int:
         """The process id of the guard."""
         return self.sandbox._guards._guards[self.sandbox.settings.python]._process.pid
+
+
+class Collected:
+    """Takes a response as it comes."""
+
+    def __init__(self) -> None:
+        self.head: Response | None = None
+        self.chunks: list[bytes] = []
+
+    async def begin(self, head: Response) -> None:
+        self.head = head
+
+    async def send(self, chunk: bytes) -> None:
+        self.chunks.append(chunk)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from quarterhour.function import Mode
 from quarterhour.invocation import Request
 from quarterhour.outcome import Failed, Response, Succeeded
 from runner.sandbox.job import Code
-from tests.process.sandboxes import Bench, error, open_bench, response, value
+from tests.process.sandboxes import Bench, Collected, error, open_bench, response, value
 
 HEADERS = (
     ("host", "example.org:8443"),
@@ -27,20 +27,6 @@ HEADERS = (
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     async with open_bench(tmp_path) as bench:
         yield bench
-
-
-class Collected:
-    """Takes a response as it comes."""
-
-    def __init__(self) -> None:
-        self.head: Response | None = None
-        self.chunks: list[bytes] = []
-
-    async def begin(self, head: Response) -> None:
-        self.head = head
-
-    async def send(self, chunk: bytes) -> None:
-        self.chunks.append(chunk)
 
 
 def request(path: str, **more: Any) -> Request:

@@ -16,7 +16,7 @@ from quarterhour import DoNotRetry, RetryAfter
 from quarterhour.clock import boot_s
 from quarterhour.function import Mode
 from quarterhour.invocation import Invocation, Request, encode_invocation, unpack
-from quarterhour.outcome import Failed, Outcome, Succeeded
+from quarterhour.outcome import Failed, Outcome, Response, Succeeded
 from quarterhour.retry import RetryPolicy
 from runner.catalog import SOURCE_BYTES_MAX, Catalog, load_catalog
 from runner.judge import judge
@@ -24,6 +24,7 @@ from runner.manifest import KEYS
 from runner.sandbox.python.context import Context
 from runner.sandbox.python.event import make_event
 from runner.sandbox.python.results import response_frame, value_frame
+from tests.process.sandboxes import Collected, open_bench, response
 
 PAGE = (Path(__file__).parents[2] / "docs" / "functions.md").read_text(encoding="utf-8")
 PYTHON = re.compile(r"```python\n# functions/([\w-]+)\.py\n(.*?)```", re.DOTALL)
@@ -155,6 +156,28 @@ def test_login() -> None:
 
 def test_both() -> None:
     assert value(run("both")) == ["one says yes", "two says yes"]
+
+
+async def worker_run(name: str, path: str = "") -> tuple[Response, bytes]:
+    """What a real worker sends: the head of the response, and its body, in one piece or bit by bit."""
+    sink = Collected()
+    async with open_bench(Path("functions")) as bench:
+        request = Request(method="GET", path=f"/.netlify/functions/{name}{path}")
+        code = bench.function(EXAMPLES[name], name=name)
+        answer = response(await bench.run(code, request=request, sink=sink))
+    return sink.head or answer, b"".join(sink.chunks) or answer.body
+
+
+async def test_count() -> None:
+    head, body = await worker_run("count")
+    assert (head.headers, body) == ((("content-type", "text/plain"),), b"1\n2\n3\n")
+
+
+async def test_shop() -> None:
+    assert await worker_run("shop", "/cart") == (
+        Response(headers=(("content-type", "text/plain"),), body=b"You asked for /cart"),
+        b"You asked for /cart",
+    )
 
 
 def test_import() -> None:
