@@ -20,12 +20,14 @@ from gateway.metrics import Metrics
 from gateway.problems import Code, Problem, problem_answer
 from gateway.request import Head, bad_head, function_name, is_invocation, origin_form, read_head, request_of
 from gateway.response import NOT_FOUND, accepted, outcome_answer, wire_headers
+from gateway.routes import Destination, at_default_route
 from quarterhour.broker.port import Connection
 from quarterhour.clock import Clock
 from quarterhour.errors import BrokerUnavailable, EnvelopeError, TooLarge
 from quarterhour.function import Manifest
 from quarterhour.ids import MakeId, new_id
 from quarterhour.invocation import Invocation
+from quarterhour.route import is_gateways
 from quarterhour.settings import GatewaySettings
 
 __all__ = ["Edge", "EdgeRooms"]
@@ -50,12 +52,16 @@ class EdgeRooms:
 
 @dataclass(slots=True, kw_only=True)
 class Arrival:
-    """One request to a function, or to nothing. Not frozen: its body is read as it comes."""
+    """One request to a function, or to nothing. Not frozen: its body is read as it comes.
+
+    `destination` is where its own routes have led it, None if it is for a default route.
+    """
 
     id: str
     scope: Scope
     head: Head
     raw_path: bytes
+    destination: Destination | None
     incoming: Incoming
 
 
@@ -75,14 +81,19 @@ class Edge:
         head = read_head(scope)
         raw_path = origin_form(scope["raw_path"])
         problem = bad_head(head, scope, self._settings.header_bytes_max)
+        destination = None
         if problem is None and not is_invocation(raw_path):
-            await self._inner(_with_path(scope, raw_path), receive, send)
-            return
+            scope = _with_path(scope, raw_path)
+            destination = self._destination(scope)
+            if destination is None:
+                await self._inner(scope, receive, send)
+                return
         request = Arrival(
             id=self._rooms.make_id(),
             scope=scope,
             head=head,
             raw_path=raw_path,
+            destination=destination,
             incoming=Incoming(scope, head, receive, self._rooms.body),
         )
         answer = await self._serve(request) if problem is None else problem_answer(problem)
@@ -95,9 +106,21 @@ class Edge:
         else:
             await self._inner(scope, receive, send)
 
+    def _destination(self, scope: Scope) -> Destination | None:
+        routes = self._rooms.functions.routes
+        # What Quart has an answer to is Quart's: so this is asked of the path as Quart sees it.
+        if not routes or is_gateways(scope["path"]):
+            return None
+        return routes.find(scope["raw_path"], scope["method"])
+
     async def _serve(self, request: Arrival) -> Answer:
-        name = function_name(request.raw_path)
-        manifest = None if name is None else self._rooms.functions.by_name.get(name)
+        if request.destination is not None:
+            manifest: Manifest | None = request.destination.manifest
+            name: str | None = request.destination.manifest.name
+        else:
+            name = function_name(request.raw_path)
+            known = None if name is None else self._rooms.functions.by_name.get(name)
+            manifest = at_default_route(known, request.scope["method"])
         answer = await self._answer(request, name, manifest)
         self._rooms.metrics.request(manifest, answer.status)
         return answer
@@ -147,6 +170,7 @@ class Edge:
                 request.raw_path,
                 request_id=request.id,
                 trusted=self._settings.trusted_proxies,
+                params=request.destination.params if request.destination else {},
             ),
             body=body,
             trace=request.head.trace,

@@ -5,7 +5,7 @@ Pure: no I/O, no clock. It never decodes a path, a query or a body; the runtimes
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -157,7 +157,13 @@ def function_name(raw_path: bytes) -> str | None:
 
 
 def request_of(
-    scope: Scope, head: Head, raw_path: bytes, *, request_id: str, trusted: Sequence[Network]
+    scope: Scope,
+    head: Head,
+    raw_path: bytes,
+    *,
+    request_id: str,
+    trusted: Sequence[Network],
+    params: Mapping[str, str],
 ) -> Request:
     """The request for the function: verbatim, but for the headers that are the gateway's to set."""
     peer = scope.get("client")
@@ -178,6 +184,7 @@ def request_of(
         headers=tuple(pairs),
         client=client,
         scheme=scheme,
+        params=params,
     )
 
 
