@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import structlog
 
-from gateway.routes import NO_ROUTES, Routes
+from gateway.routes import Routes
 from quarterhour.broker.port import Beat, Directory
 from quarterhour.errors import BrokerUnavailable
 from quarterhour.function import Manifest
@@ -30,7 +30,7 @@ class Functions:
 
     def __init__(self) -> None:
         self.by_name: Mapping[str, Manifest] = MappingProxyType({})
-        self.routes = NO_ROUTES
+        self.routes = Routes(())
         self.ready = False
 
     def replace(self, manifests: Mapping[str, Manifest]) -> tuple[list[Manifest], list[str]]:

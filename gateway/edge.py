@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import structlog
 
-from gateway.admission import Admitted, Decision, Unknown, admit
+from gateway.admission import NOT_READ, Admitted, Decision, Unknown, admit
 from gateway.asgi import Answer, App, Receive, Scope, Send
 from gateway.background import Accepter, Backlog
 from gateway.body import BodyLimits, Incoming
@@ -84,10 +84,17 @@ class Edge:
         destination = None
         if problem is None and not is_invocation(raw_path):
             scope = _with_path(scope, raw_path)
-            destination = self._destination(scope)
-            if destination is None:
-                await self._inner(scope, receive, send)
-                return
+            found = self._destination(scope)
+            match found:
+                case None:
+                    await self._inner(scope, receive, send)
+                    return
+                case Problem():
+                    problem = found
+                case Destination():
+                    destination = found
+                case _:
+                    assert_never(found)
         request = Arrival(
             id=self._rooms.make_id(),
             scope=scope,
@@ -106,12 +113,14 @@ class Edge:
         else:
             await self._inner(scope, receive, send)
 
-    def _destination(self, scope: Scope) -> Destination | None:
-        routes = self._rooms.functions.routes
+    def _destination(self, scope: Scope) -> Destination | Problem | None:
+        functions = self._rooms.functions
         # What Quart has an answer to is Quart's: so this is asked of the path as Quart sees it.
-        if not routes or is_gateways(scope["path"]):
+        if is_gateways(scope["path"]):
             return None
-        return routes.find(scope["raw_path"], scope["method"])
+        if not functions.ready:
+            return Problem(code=Code.NOT_READY, detail=NOT_READ)
+        return functions.routes.find(scope["raw_path"], scope["method"]) if functions.routes else None
 
     async def _serve(self, request: Arrival) -> Answer:
         if request.destination is not None:

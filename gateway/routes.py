@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from quarterhour.function import Manifest, default_route
 from quarterhour.route import Pattern, compiled
 
-__all__ = ["NO_ROUTES", "Destination", "Routes", "at_default_route"]
+__all__ = ["Destination", "Routes", "at_default_route"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +77,6 @@ class Routes:
         exact = self._literals.get(path, ())
         # As with Netlify, a slash at the end may be too many.
         return (*exact, *self._literals.get(path[:-1], ())) if path.endswith("/") else exact
-
-
-NO_ROUTES = Routes(())
 
 
 def at_default_route(manifest: Manifest | None, method: str) -> Manifest | None:

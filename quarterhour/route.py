@@ -81,7 +81,7 @@ def compiled(text: str) -> Pattern:
 
 def is_gateways(path: str) -> bool:
     """Whether a decoded path is one of the gateway's own, or below one of them."""
-    return path[: path.find("/", 1) if "/" in path[1:] else None] in _GATEWAYS
+    return "/" + path[1:].partition("/")[0] in _GATEWAYS
 
 
 def example(text: str) -> str | None:
