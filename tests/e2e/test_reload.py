@@ -228,6 +228,35 @@ def test_what_the_projects_file_says_is_live_too(folder: Path, client: httpx.Cli
     becomes(client, "told", "nothing")
 
 
+def test_a_path_of_its_own_is_live_too(folder: Path, client: httpx.Client) -> None:
+    source = """
+config = {{"path": {}, "excluded_path": "/*/no", "method": ["GET", "HEAD"]}}
+def handler(event, context):
+    body = f"{{event['path']}} {{event['rawUrl'].partition('//')[2]}} {{context.params}}"
+    return {{"statusCode": 200, "body": body}}
+"""
+    path, host = folder / "roaming.py", client.base_url.netloc.decode()
+    path.write_text(source.format(["/one/:id", "/one"]))
+    eventually_sync(lambda: client.get("/one").status_code == 200, what="it is where it says")
+    assert client.get("/one/a%20b/").text == f"/one/a%20b/ {host}/one/a%20b/ {{'id': 'a%20b'}}"
+    assert [client.get(to).status_code for to in ("/one/no", "/two/7", "/.netlify/functions/roaming")] == [
+        404
+    ] * 3
+    assert client.post("/one/7").status_code == 404
+    assert client.head("/one/7").status_code == 200
+    path.write_text(source.format("'/two/*'"))
+    eventually_sync(lambda: client.get("/two/7").status_code == 200, what="it has moved")
+    assert client.get("/two/7").text == f"/two/7 {host}/two/7 {{'0': '7'}}"
+    assert client.get("/one/7").status_code == 404
+    path.write_text(source.format("'/v1/users'"))
+    eventually_sync(lambda: (told(client, "roaming") or {})["error"], what="the bad path is known")
+    error = "config: path is '/v1/users', but must be none of the gateway's own addresses"
+    assert error in client.get("/.netlify/functions/roaming").text
+    path.write_text(SAY.format("settled"))
+    becomes(client, "roaming", "settled")
+    assert client.get("/two/7").status_code == 404
+
+
 def test_a_folder_that_is_replaced_is_watched_on(folder: Path, client: httpx.Client) -> None:
     (folder / "moving.py").write_text(SAY.format("before"))
     becomes(client, "moving", "before")

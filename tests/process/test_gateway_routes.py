@@ -119,8 +119,9 @@ async def test_head_runs_the_function_and_sends_no_body(rig: Rig) -> None:
 
 async def test_nothing_is_unknown_before_the_functions_were_read(rig: Rig) -> None:
     rig.gateway.functions.ready = False
-    answer = await rig.client.post("/users/7")
-    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+    for path in ("/users/7", "/anything"):
+        answer = await rig.client.post(path)
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
     assert (await rig.client.get("/healthz")).status_code == 200
 
 
