@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from gateway.asgi import Scope
 from gateway.problems import Code, Problem
+from quarterhour.function import PREFIX as DEFAULT_PREFIX
 from quarterhour.invocation import Request
 from quarterhour.options import Network
 
@@ -25,7 +26,7 @@ __all__ = [
     "request_of",
 ]
 
-PREFIX = b"/.netlify/functions"
+PREFIX = DEFAULT_PREFIX.encode()
 # What follows a function's name; everything else up to there belongs to it.
 _NAME = re.compile(rb"/([A-Za-z0-9_-]{1,128})(?:/|%2[Ff]|\Z)")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)

@@ -31,7 +31,7 @@ def curl(function: Mapping[str, Any], base: str) -> str | None:
     if path is None:
         return None
     url = shlex.quote(base + path)
-    methods = function.get("methods") or ["POST"]
+    methods = function["methods"] or ["POST"]
     if "POST" in methods:
         return f"curl -i -H 'content-type: application/json' -d '{{}}' {url}"
     match methods[0]:

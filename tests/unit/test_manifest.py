@@ -140,7 +140,7 @@ NO_PATTERNS = [
     ["/a"] * 101,
 ]
 
-BAD = {
+BAD: dict[str, list[Any]] = {
     "background": ["true", 1, 0, None, []],
     "schedule": [
         "",
