@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from gateway.problems import Code, Problem
 from quarterhour.function import Manifest
 
-__all__ = ["Admitted", "Decision", "Unknown", "admit"]
+__all__ = ["NOT_READ", "Admitted", "Decision", "Unknown", "admit"]
+
+NOT_READ = "The gateway has not read yet which functions there are."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +38,7 @@ def admit(
         detail = "The gateway has no connection to its broker: nothing was started or queued."
         return Problem(code=Code.BROKER_UNAVAILABLE, detail=detail)
     if not ready:
-        detail = "The gateway has not read yet which functions there are."
-        return Problem(code=Code.NOT_READY, detail=detail)
+        return Problem(code=Code.NOT_READY, detail=NOT_READ)
     if manifest is None:
         return Unknown()
     if manifest.background and waiting >= waiting_max:

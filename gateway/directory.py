@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import structlog
 
+from gateway.routes import Routes
 from quarterhour.broker.port import Beat, Directory
 from quarterhour.errors import BrokerUnavailable
 from quarterhour.function import Manifest
@@ -29,6 +30,7 @@ class Functions:
 
     def __init__(self) -> None:
         self.by_name: Mapping[str, Manifest] = MappingProxyType({})
+        self.routes = Routes(())
         self.ready = False
 
     def replace(self, manifests: Mapping[str, Manifest]) -> tuple[list[Manifest], list[str]]:
@@ -37,6 +39,8 @@ class Functions:
         new = [manifest for name, manifest in manifests.items() if old.get(name) != manifest]
         gone = [name for name in old if name not in manifests]
         self.by_name = MappingProxyType(dict(manifests))
+        if new or gone:
+            self.routes = Routes(manifests.values())
         self.ready = True
         return new, gone
 
@@ -114,10 +118,14 @@ async def watch_functions(
     away = False
     while True:
         try:
-            new, gone = functions.replace(await broker.functions())
+            manifests, complaints = await broker.functions(), functions.routes.complaints
+            new, gone = functions.replace(manifests)
             if new or gone:
                 changed(new, gone)
                 log.info("functions_changed", known=sorted(functions.by_name), gone=gone)
+            for text in functions.routes.complaints:
+                if text not in complaints:
+                    log.warning("routes", text=text)
             away = False
             await broker.function_changes(REREAD_S)
         except BrokerUnavailable as error:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import structlog
 
-from gateway.admission import Admitted, Decision, Unknown, admit
+from gateway.admission import NOT_READ, Admitted, Decision, Unknown, admit
 from gateway.asgi import Answer, App, Receive, Scope, Send
 from gateway.background import Accepter, Backlog
 from gateway.body import BodyLimits, Incoming
@@ -22,12 +22,14 @@ from gateway.problems import Code, Problem, problem_answer
 from gateway.relay import relay
 from gateway.request import Head, bad_head, function_name, is_invocation, origin_form, read_head, request_of
 from gateway.response import NOT_FOUND, accepted, outcome_answer, wire_headers
+from gateway.routes import Destination, at_default_route
 from quarterhour.broker.port import Connection, Stream
 from quarterhour.clock import Clock
 from quarterhour.errors import BrokerUnavailable, EnvelopeError, TooLarge
 from quarterhour.function import Manifest
 from quarterhour.ids import MakeId, new_id
 from quarterhour.invocation import Invocation
+from quarterhour.route import is_gateways
 from quarterhour.settings import GatewaySettings
 
 __all__ = ["Edge", "EdgeRooms"]
@@ -52,12 +54,16 @@ class EdgeRooms:
 
 @dataclass(slots=True, kw_only=True)
 class Arrival:
-    """One request to a function, or to nothing. Not frozen: its body is read as it comes."""
+    """One request to a function, or to nothing. Not frozen: its body is read as it comes.
+
+    `destination` is where its own routes have led it, None if it is for a default route.
+    """
 
     id: str
     scope: Scope
     head: Head
     raw_path: bytes
+    destination: Destination | None
     incoming: Incoming
     receive: Receive
     send: Send
@@ -80,14 +86,26 @@ class Edge:
         head = read_head(scope)
         raw_path = origin_form(scope["raw_path"])
         problem = bad_head(head, scope, self._settings.header_bytes_max)
+        destination = None
         if problem is None and not is_invocation(raw_path):
-            await self._inner(_with_path(scope, raw_path), receive, send)
-            return
+            scope = _with_path(scope, raw_path)
+            found = self._destination(scope)
+            match found:
+                case None:
+                    await self._inner(scope, receive, send)
+                    return
+                case Problem():
+                    problem = found
+                case Destination():
+                    destination = found
+                case _:
+                    assert_never(found)
         request = Arrival(
             id=self._rooms.make_id(),
             scope=scope,
             head=head,
             raw_path=raw_path,
+            destination=destination,
             incoming=Incoming(scope, head, receive, self._rooms.body),
             receive=receive,
             send=send,
@@ -103,9 +121,23 @@ class Edge:
         else:
             await self._inner(scope, receive, send)
 
+    def _destination(self, scope: Scope) -> Destination | Problem | None:
+        functions = self._rooms.functions
+        # What Quart has an answer to is Quart's: so this is asked of the path as Quart sees it.
+        if is_gateways(scope["path"]):
+            return None
+        if not functions.ready:
+            return Problem(code=Code.NOT_READY, detail=NOT_READ)
+        return functions.routes.find(scope["raw_path"], scope["method"]) if functions.routes else None
+
     async def _serve(self, request: Arrival) -> Answer:
-        name = function_name(request.raw_path)
-        manifest = None if name is None else self._rooms.functions.by_name.get(name)
+        if request.destination is not None:
+            manifest: Manifest | None = request.destination.manifest
+            name: str | None = request.destination.manifest.name
+        else:
+            name = function_name(request.raw_path)
+            known = None if name is None else self._rooms.functions.by_name.get(name)
+            manifest = at_default_route(known, request.scope["method"])
         answer = await self._answer(request, name, manifest)
         self._rooms.metrics.request(manifest, answer.status)
         return answer
@@ -155,6 +187,7 @@ class Edge:
                 request.raw_path,
                 request_id=request.id,
                 trusted=self._settings.trusted_proxies,
+                params=request.destination.params if request.destination else {},
             ),
             body=body,
             trace=request.head.trace,

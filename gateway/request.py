@@ -5,12 +5,13 @@ Pure: no I/O, no clock. It never decodes a path, a query or a body; the runtimes
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from gateway.asgi import Scope
 from gateway.problems import Code, Problem
+from quarterhour.function import PREFIX as DEFAULT_PREFIX
 from quarterhour.invocation import Request
 from quarterhour.options import Network
 
@@ -25,7 +26,7 @@ __all__ = [
     "request_of",
 ]
 
-PREFIX = b"/.netlify/functions"
+PREFIX = DEFAULT_PREFIX.encode()
 # What follows a function's name; everything else up to there belongs to it.
 _NAME = re.compile(rb"/([A-Za-z0-9_-]{1,128})(?:/|%2[Ff]|\Z)")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
@@ -157,7 +158,13 @@ def function_name(raw_path: bytes) -> str | None:
 
 
 def request_of(
-    scope: Scope, head: Head, raw_path: bytes, *, request_id: str, trusted: Sequence[Network]
+    scope: Scope,
+    head: Head,
+    raw_path: bytes,
+    *,
+    request_id: str,
+    trusted: Sequence[Network],
+    params: Mapping[str, str],
 ) -> Request:
     """The request for the function: verbatim, but for the headers that are the gateway's to set."""
     peer = scope.get("client")
@@ -178,6 +185,7 @@ def request_of(
         headers=tuple(pairs),
         client=client,
         scheme=scheme,
+        params=params,
     )
 
 

@@ -7,10 +7,19 @@ from typing import Any, Literal
 
 from quarterhour.retry import RetryPolicy
 
-__all__ = ["BACKGROUND_SUFFIX", "NAME_LENGTH_MAX", "Manifest", "Mode", "is_function_name"]
+__all__ = [
+    "BACKGROUND_SUFFIX",
+    "NAME_LENGTH_MAX",
+    "PREFIX",
+    "Manifest",
+    "Mode",
+    "default_route",
+    "is_function_name",
+]
 
 NAME_LENGTH_MAX = 128
 BACKGROUND_SUFFIX = "-background"
+PREFIX = "/.netlify/functions"
 
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{NAME_LENGTH_MAX}}}")
 
@@ -31,6 +40,11 @@ def is_function_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def default_route(name: str) -> str:
+    """Where the function is reached if it says nothing else."""
+    return f"{PREFIX}/{name}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What a function says about itself, with the operator's limits already applied.
@@ -38,6 +52,8 @@ class Manifest:
     `timeout_s` is the limit of one attempt; `concurrency` bounds its background attempts over all
     runners (None: unlimited); `memory_mib` bounds a worker. `error` says why the function cannot
     run (a syntax error, a bad value): it is announced all the same, so that calling it tells why.
+    `path` holds its routes of its own, which replace the default one, but for those requests that match
+    `excluded_path`; `method` what methods it takes, on whatever route (empty: all).
     """
 
     name: str
@@ -47,6 +63,7 @@ class Manifest:
     retry: RetryPolicy
     schedule: str | None = None
     path: tuple[str, ...] = ()
+    excluded_path: tuple[str, ...] = ()
     method: tuple[str, ...] = ()
     concurrency: int | None = None
     memory_mib: int = 512
@@ -59,9 +76,13 @@ class Manifest:
         return Mode.BACKGROUND if self.background else Mode.SYNCHRONOUS
 
     @property
-    def url(self) -> str:
-        """The function's default route."""
-        return f"/.netlify/functions/{self.name}"
+    def paths(self) -> tuple[str, ...]:
+        """Where the function is reached: its own paths, or else the default route."""
+        return self.path or (default_route(self.name),)
+
+    def takes(self, method: str) -> bool:
+        """Whether the function is for requests with this method."""
+        return not self.method or method in self.method
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON values, the way it is announced."""
@@ -74,6 +95,7 @@ class Manifest:
             "retry_delays_s": list(self.retry.delays_s),
             "schedule": self.schedule,
             "path": list(self.path),
+            "excluded_path": list(self.excluded_path),
             "method": list(self.method),
             "concurrency": self.concurrency,
             "memory_mib": self.memory_mib,
@@ -92,6 +114,7 @@ class Manifest:
             retry=RetryPolicy(retries=data["retries"], delays_s=tuple(data["retry_delays_s"])),
             schedule=data["schedule"],
             path=tuple(data["path"]),
+            excluded_path=tuple(data.get("excluded_path", ())),
             method=tuple(data["method"]),
             concurrency=data["concurrency"],
             memory_mib=data["memory_mib"],

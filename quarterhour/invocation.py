@@ -4,7 +4,8 @@ Envelope: 4 bytes big-endian length of the header, the header as JSON, the raw b
 writes it once; broker, runner and worker pass the body on as bytes, never decoded, never base64.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -35,7 +36,8 @@ class Request:
     """What the client sent, verbatim: the runtimes make their events out of it.
 
     `path` and `query` are the raw, still percent-encoded text of the request line (`query` without
-    its `?`); `headers` are pairs in the order of arrival, names lower case, values latin-1.
+    its `?`); `headers` are pairs in the order of arrival, names lower case, values latin-1. `params` are
+    the parts of the path that the function's route has names for, as raw as the path.
     """
 
     method: str
@@ -44,6 +46,7 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     client: str = ""
     scheme: str = "http"
+    params: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +126,8 @@ def encode_invocation(invocation: Invocation) -> bytes:
         "trace": invocation.trace,
         "errors": [error.to_json() for error in invocation.errors],
     }
+    if request.params:
+        header["params"] = request.params
     return pack(header, invocation.body or b"")
 
 
@@ -147,6 +152,7 @@ def decode_invocation(data: bytes) -> Invocation:
                 headers=tuple((name, value) for name, value in header["headers"]),
                 client=header["client"],
                 scheme=header["scheme"],
+                params=header.get("params", {}),
             ),
             body=body if header["has_body"] else None,
             trace=header["trace"],

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quarterhour.function import BACKGROUND_SUFFIX, Manifest
+from quarterhour.function import BACKGROUND_SUFFIX, PREFIX, Manifest, default_route
 from quarterhour.retry import RetryPolicy
+from quarterhour.route import GATEWAYS, PATH_LENGTH_MAX, compiled
 from quarterhour.schedule import is_schedule
 
 __all__ = ["KEYS", "Limits", "Reading", "Said", "read_manifest"]
@@ -21,10 +22,10 @@ RETRY_DELAY_S_MAX = 24 * 3600
 CONCURRENCY_MAX = 10_000
 MEMORY_MIB_MIN = 64
 MEMORY_MIB_MAX = 1024 * 1024
+PATHS_MAX = 100
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a method, RFC 9110
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PATH = re.compile(r"/[^\s?]*")
 _SHOWN_MAX = 80
 
 
@@ -69,12 +70,17 @@ def read_manifest(
         errors += wrong
         for key in checked.keys() - values.keys():
             values[key], places[key] = checked[key], one.place
+    if taken := [path for path in values.get("path", ()) if _is_taken(path, name)]:
+        errors.append(f"{places['path']}: path is {_shown(taken[0])}, but {_TAKEN}")
+        del values["path"]
     background = values.get("background", name.endswith(BACKGROUND_SUFFIX))
     limit_s = limits.background_s if background else limits.synchronous_s
     timeout_s = values.get("timeout", limit_s)
     warnings: tuple[str, ...] = ()
     if timeout_s > limit_s:
         warnings = (_capped(places["timeout"], timeout_s, limit_s, background=background),)
+    if "excluded_path" in values and "path" not in values:
+        warnings += (f"{places['excluded_path']}: excluded_path does nothing without a path.",)
     warnings += tuple(f"{places[key]}: {key} {_NOT_YET[key]}." for key in _NOT_YET if key in values)
     policy = RetryPolicy()
     manifest = Manifest(
@@ -96,14 +102,15 @@ def _check(said: Said) -> tuple[dict[str, Any], list[str]]:
     """The values that are allowed, as the manifest wants them, and a sentence for each other one."""
     values, errors = {}, []
     for key, value in said.values.items():
-        rule = KEYS.get(key) if isinstance(key, str) else None
+        name = key if said.in_source else _IN_CAMEL_CASE.get(key, key)
+        rule = KEYS.get(name) if isinstance(name, str) else None
         if rule is None:
             errors.append(f"{said.place}: {_shown(key)} is no key; known are {', '.join(KEYS)}.")
         elif rule.toml_only and said.in_source:
             errors.append(f"{said.place}: {key} can be set in quarterhour.toml or netlify.toml only.")
         else:
             try:
-                values[key] = rule.read(value)
+                values[name] = rule.read(value)
             except _NotAllowedError as error:
                 what = error.what or f"{key} is {_shown(value)}, but"
                 errors.append(f"{said.place}: {what} must be {rule.allowed}.")
@@ -171,18 +178,35 @@ def _schedule(value: Any) -> str:
     return str(value)
 
 
-def _texts(pattern: re.Pattern[str], value: Any) -> tuple[str, ...]:
+def _texts(value: Any) -> tuple[str, ...]:
     items = value if isinstance(value, list | tuple) else [value]
-    _require(bool(items) and all(isinstance(item, str) and pattern.fullmatch(item) for item in items))
+    _require(bool(items) and all(isinstance(item, str) for item in items))
     return tuple(items)
 
 
 def _paths(value: Any) -> tuple[str, ...]:
-    return _texts(_PATH, value)
+    paths = _texts(value)
+    _require(len(paths) <= PATHS_MAX and all(map(_is_path, paths)))
+    return tuple(dict.fromkeys(paths))
+
+
+def _is_path(text: str) -> bool:
+    try:
+        compiled(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_taken(path: str, function: str) -> bool:
+    """Whether all that the path matches belongs to the gateway, or to a function's default route."""
+    return path != default_route(function) and any(map(compiled(path).is_below, (*GATEWAYS, PREFIX)))
 
 
 def _methods(value: Any) -> tuple[str, ...]:
-    return tuple(method.upper() for method in _texts(_TOKEN, value))
+    methods = _texts(value)
+    _require(all(map(_TOKEN.fullmatch, methods)))
+    return tuple(method.upper() for method in methods)
 
 
 def _variables(value: Any) -> tuple[tuple[str, str], ...]:
@@ -206,10 +230,20 @@ class _Key:
     toml_only: bool = False
 
 
+_PATHS = (
+    "a path such as '/users/:id', as URLPattern has it: it begins with / and has at most "
+    f"{PATH_LENGTH_MAX} characters; or a list of 1 to {PATHS_MAX} such"
+)
+_TAKEN = (
+    f"must be none of the gateway's own addresses ({', '.join(GATEWAYS)} and what is below them), "
+    f"and below {PREFIX} none but the function's own."
+)
+
 KEYS: Mapping[str, _Key] = {
     "background": _Key(_truth, "true or false"),
     "schedule": _Key(_schedule, "a cron expression, or @hourly, @daily, @weekly, @monthly or @yearly"),
-    "path": _Key(_paths, "a path that begins with /, or a list of such paths"),
+    "path": _Key(_paths, _PATHS),
+    "excluded_path": _Key(_paths, _PATHS),
     "method": _Key(_methods, "an HTTP method such as 'GET', or a list of methods"),
     "timeout": _Key(_timeout, "a number of seconds above 0"),
     "retries": _Key(_whole(0, RETRIES_MAX), f"a whole number from 0 to {RETRIES_MAX}"),
@@ -228,14 +262,16 @@ KEYS: Mapping[str, _Key] = {
 # What is read and checked, but does nothing in this version; silence would look like success.
 _NOT_YET: Mapping[str, str] = {
     "schedule": "is not fired by this version",
-    "path": "is not served by this version, only the default route is",
-    "method": "is not enforced by this version, every method runs the function",
 }
+
+# Netlify's names of keys, which stand in the TOML files of their users.
+_IN_CAMEL_CASE: Mapping[Any, str] = {"excludedPath": "excluded_path"}
 
 # The keys that are a field of the manifest as they are.
 _FIELDS: Mapping[str, str] = {
     "schedule": "schedule",
     "path": "path",
+    "excluded_path": "excluded_path",
     "method": "method",
     "concurrency": "concurrency",
     "memory": "memory_mib",

@@ -30,10 +30,18 @@ class Gateway:
         functions: list[dict[str, Any]] = self._json(response, "functions")["functions"]
         return functions
 
-    def invoke(self, name: str, body: bytes | None, content_type: str | None) -> httpx.Response:
-        """Call the function and return its answer, whatever its status."""
+    def function(self, name: str) -> dict[str, Any]:
+        """What is known of one function."""
+        response = self._send("GET", f"/v1/functions/{name}")
+        if response.status_code == httpx.codes.NOT_FOUND:
+            text = f"There is no function {name}; `quarterhour list` shows which there are."
+            raise click.ClickException(text)
+        return self._json(response, "paths")
+
+    def invoke(self, method: str, path: str, body: bytes | None, content_type: str | None) -> httpx.Response:
+        """Call the function that is at `path` and return its answer, whatever its status."""
         headers = {} if content_type is None else {"content-type": content_type}
-        return self._send("POST", f"/.netlify/functions/{name}", content=body, headers=headers, read_s=RUN_S)
+        return self._send(method, path, content=body, headers=headers, read_s=RUN_S)
 
     def invocation(self, identity: str, *, wait: bool) -> dict[str, Any]:
         """What is known of a background invocation; with `wait`, after up to 30 s of waiting for its end."""

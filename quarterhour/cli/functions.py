@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import click
 import httpx
 
 from quarterhour.cli.api import DEFAULT_URL, Gateway, open_gateway
-from quarterhour.cli.summary import table
-from quarterhour.function import is_function_name
+from quarterhour.cli.summary import reachable, table
+from quarterhour.function import default_route, is_function_name
 from quarterhour.ids import is_invocation_id
 from quarterhour.lifecycle import FINAL, State
+from quarterhour.route import compiled
 
 __all__ = ["invoke", "list_functions", "status"]
 
@@ -22,6 +23,7 @@ Examples:
   quarterhour invoke hello
   quarterhour invoke send-email-background --data '{"to": "ada@example.org"}' --wait
   quarterhour invoke import --data @records.json
+  quarterhour invoke user --path /users/7
 """
 
 _url = click.option(
@@ -49,10 +51,11 @@ def list_functions(url: str, *, as_json: bool) -> None:
 @click.option(
     "--data", metavar="JSON|@FILE|-", help="The body: JSON, the content of a file, or standard input."
 )
+@click.option("--path", help="Where to call it, if its path is a pattern; may have a query.")
 @click.option("--wait", is_flag=True, help="Wait for the end of a background function.")
 @_url
 @_json
-def invoke(name: str, data: str | None, url: str, *, wait: bool, as_json: bool) -> None:
+def invoke(name: str, data: str | None, path: str | None, url: str, *, wait: bool, as_json: bool) -> None:
     """Call a function and print what it answers.
 
     The exit status is 1 if it answers 400 or more, or with --wait if a background function fails for
@@ -63,7 +66,10 @@ def invoke(name: str, data: str | None, url: str, *, wait: bool, as_json: bool) 
         raise click.ClickException(text)
     body, content_type = _body(data)
     with open_gateway(url) as gateway:
-        response = gateway.invoke(name, body, content_type)
+        function = gateway.function(name)
+        methods = function["methods"] or ["POST"]
+        method = "POST" if "POST" in methods else methods[0]
+        response = gateway.invoke(method, _target(function, path), body, content_type)
         if response.status_code == httpx.codes.ACCEPTED and "x-nf-request-id" in response.headers:
             _accepted(gateway, response, url, wait=wait, as_json=as_json)
         else:
@@ -87,6 +93,26 @@ def status(identity: str, url: str, *, wait: bool, as_json: bool) -> None:
     with open_gateway(url) as gateway:
         invocation = _follow(gateway, identity) if wait else gateway.invocation(identity, wait=False)
     _show(invocation, _described, as_json=as_json)
+
+
+def _target(function: Mapping[str, Any], path: str | None) -> str:
+    """Where the function is called: at `path`, if it is there, or else at its own fixed path."""
+    name, paths = function["name"], function["paths"]
+    matched = " or ".join(paths)
+    if path is not None:
+        pathname = path.partition("?")[0]
+        route = default_route(name)  # is reached by what is below it, too
+        if (route in paths and pathname.startswith(f"{route}/")) or any(
+            compiled(one).match(pathname) is not None for one in paths
+        ):
+            return path
+        text = f"--path is {path!r}, but {name} is called at paths that match {matched}."
+        raise click.ClickException(text)
+    if (fixed := next(filter(None, (compiled(one).literal for one in paths)), None)) is not None:
+        return fixed
+    such = reachable(function) or "/..."
+    text = f"{name} is called at paths that match {matched}: say which with --path, such as --path {such}"
+    raise click.ClickException(text)
 
 
 def _body(data: str | None) -> tuple[bytes | None, str | None]:

@@ -13,7 +13,7 @@ import click
 from quarterhour.cli.api import DEFAULT_URL
 from quarterhour.cli.summary import curl
 from quarterhour.errors import SettingsError
-from quarterhour.function import BACKGROUND_SUFFIX, NAME_LENGTH_MAX, Mode, is_function_name
+from quarterhour.function import BACKGROUND_SUFFIX, NAME_LENGTH_MAX, Mode, default_route, is_function_name
 from quarterhour.settings import OPTIONS, UpSettings, load
 
 __all__ = ["new"]
@@ -113,7 +113,7 @@ def _what_next(name: str, path: Path, functions: str | None) -> str:
     if name in _MAIL:
         up += " --function-environment SMTP_URL,MAIL_FROM"
     kind = Mode.BACKGROUND if name.endswith(BACKGROUND_SUFFIX) else Mode.SYNCHRONOUS
-    call = curl({"url": f"/.netlify/functions/{name}"}, DEFAULT_URL)
+    call = curl({"paths": [default_route(name)], "methods": []}, DEFAULT_URL)
     return f"Wrote {_shown(path)}, a {kind} function.\n\nStart it:  {up}\nCall it:   {call}"
 
 

@@ -4,9 +4,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
-__all__ = ["address", "curl", "summary", "table"]
+from quarterhour.route import compiled, example
+
+__all__ = ["address", "curl", "reachable", "summary", "table"]
 
 _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - not bound, only replaced
 _ERROR_CHARACTERS_MAX = 500
@@ -18,10 +19,19 @@ def address(host: str, port: int) -> str:
     return f"http://{shown}:{port}"
 
 
-def curl(function: Mapping[str, Any], base: str) -> str:
-    """A command line that calls the function and works as it stands."""
-    url = shlex.quote(urljoin(base, function["url"]))
-    methods = function.get("method") or ["POST"]
+def reachable(function: Mapping[str, Any]) -> str | None:
+    """A path at which the function is: one that is fixed if there is one, None if there is no simple one."""
+    paths = function["paths"]
+    return next(filter(None, (*(compiled(path).literal for path in paths), *map(example, paths))), None)
+
+
+def curl(function: Mapping[str, Any], base: str) -> str | None:
+    """A command line that calls the function and works as it stands, None if that takes more than we know."""
+    path = reachable(function)
+    if path is None:
+        return None
+    url = shlex.quote(base + path)
+    methods = function["methods"] or ["POST"]
     if "POST" in methods:
         return f"curl -i -H 'content-type: application/json' -d '{{}}' {url}"
     match methods[0]:
@@ -40,8 +50,7 @@ def summary(functions: Sequence[Mapping[str, Any]], *, base: str, folder: Path) 
     lines = [f"{len(functions)} function{'s' if len(functions) != 1 else ''} in {folder}/:", ""]
     for function in functions:
         lines.append(f"  {function['name']}  {_about(function)}")
-        error = function.get("error")
-        lines.append(f"    cannot run: {_one_line(error)}" if error else f"    {curl(function, base)}")
+        lines.append(f"    {_how_to_call(function, base)}")
     return "\n".join([*lines, ""])
 
 
@@ -54,7 +63,7 @@ def table(functions: Sequence[Mapping[str, Any]]) -> str:
         (
             str(function["name"]),
             str(function["mode"]),
-            str(function["url"]),
+            " ".join(function["paths"]),
             str(function.get("schedule") or "-"),
             _one_line(function.get("error") or "-"),
         )
@@ -68,8 +77,15 @@ def table(functions: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _about(function: Mapping[str, Any]) -> str:
-    schedule = function.get("schedule")
-    return f"({function['mode']}{f', {schedule}' if schedule else ''})"
+    shown = reachable(function)  # by the command below
+    paths = [path for path in function["paths"] if shown is None or compiled(path).literal != shown]
+    return f"({', '.join(filter(None, (function['mode'], function.get('schedule'), *paths)))})"
+
+
+def _how_to_call(function: Mapping[str, Any], base: str) -> str:
+    if error := function.get("error"):
+        return f"cannot run: {_one_line(error)}"
+    return curl(function, base) or f"call it at a path that matches {' or '.join(function['paths'])}"
 
 
 def _how_to_begin(folder: Path, base: str) -> str:

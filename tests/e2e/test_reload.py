@@ -228,6 +228,44 @@ def test_what_the_projects_file_says_is_live_too(folder: Path, client: httpx.Cli
     becomes(client, "told", "nothing")
 
 
+def test_a_path_of_its_own_is_live_too(folder: Path, client: httpx.Client) -> None:
+    source = """
+config = {{"path": {}, "excluded_path": "/*/no", "method": ["GET", "HEAD"]}}
+def handler(event, context):
+    body = f"{{event['path']}} {{event['rawUrl'].partition('//')[2]}} {{context.params}}"
+    return {{"statusCode": 200, "body": body}}
+"""
+    path, host = folder / "roaming.py", client.base_url.netloc.decode()
+
+    def at(*paths: str) -> list[tuple[int, str]]:
+        answers = [client.get(path) for path in paths]
+        return [(one.status_code, one.text if one.is_success else "") for one in answers]
+
+    path.write_text(source.format(["/one/:id", "/one"]))
+    here = [(200, f"/one {host}/one {{}}"), (200, f"/one/a%20b/ {host}/one/a%20b/ {{'id': 'a%20b'}}")]
+    nowhere = [(404, "")] * 3
+    eventually_sync(
+        lambda: (
+            at("/one", "/one/a%20b/", "/one/no", "/two/7", "/.netlify/functions/roaming") == here + nowhere
+        ),
+        what="it is where it says",
+    )
+    assert client.post("/one/7").status_code == 404
+    assert client.head("/one/7").status_code == 200
+    path.write_text(source.format("'/two/*'"))
+    there = [(200, f"/two/7 {host}/two/7 {{'0': '7'}}")]
+    eventually_sync(lambda: at("/two/7", "/one", "/one/7") == there + nowhere[1:], what="it has moved")
+    path.write_text(source.format("'/v1/users'"))
+    error = "config: path is '/v1/users', but must be none of the gateway's own addresses"
+    eventually_sync(
+        lambda: all(error in client.get("/.netlify/functions/roaming").text for _ in range(8)),
+        what="every runner says what is wrong",
+    )
+    path.write_text(SAY.format("settled"))
+    becomes(client, "roaming", "settled")
+    assert at("/two/7") == nowhere[1:2]
+
+
 def test_a_folder_that_is_replaced_is_watched_on(folder: Path, client: httpx.Client) -> None:
     (folder / "moving.py").write_text(SAY.format("before"))
     becomes(client, "moving", "before")

@@ -68,6 +68,7 @@ async def echo(invocation: Invocation) -> Reply:
         "headers": request.headers,
         "client": request.client,
         "scheme": request.scheme,
+        "params": request.params,
         "body": None if invocation.body is None else invocation.body.decode("latin-1"),
         "trace": invocation.trace,
     }

@@ -17,6 +17,8 @@ HELLO = {
     "name": "hello",
     "mode": "synchronous",
     "url": "/.netlify/functions/hello",
+    "paths": ["/.netlify/functions/hello"],
+    "methods": [],
     "schedule": None,
     "error": None,
 }
@@ -24,9 +26,15 @@ BROKEN = {
     "name": "broken-background",
     "mode": "background",
     "url": "/.netlify/functions/broken-background",
+    "paths": ["/.netlify/functions/broken-background"],
+    "methods": [],
     "schedule": "@hourly",
     "error": "SyntaxError: invalid syntax\n(broken.py, line 1)",
 }
+
+
+def known(name: str, *paths: str, methods: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {"name": name, "paths": paths or (f"/.netlify/functions/{name}",), "methods": methods}
 
 
 def ended(state: str, **more: Any) -> dict[str, Any]:
@@ -57,7 +65,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         length = self.headers.get("content-length")
         body = None if length is None else self.rfile.read(int(length))
-        self.server.seen.append((self.command, self.path, self.headers.get("content-type"), body))
+        if not self.path.startswith("/v1/functions/"):  # to look a function up is not to call it
+            self.server.seen.append((self.command, self.path, self.headers.get("content-type"), body))
         answers = self.server.answers[self.path]
         status, headers, data = answers.pop(0) if len(answers) > 1 else answers[0]
         self.send_response(status)
@@ -78,6 +87,8 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
         thread = threading.Thread(target=stub.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         monkeypatch.setenv("QUARTERHOUR_URL", stub.url)
+        for name in ("hello", "report-background"):
+            stub.answer(f"/v1/functions/{name}", known(name))
         yield stub
         stub.shutdown()
         thread.join()
@@ -140,6 +151,51 @@ def test_invoke_takes_data_from_a_file_and_from_standard_input(gateway: Stub, tm
         run("invoke", "hello", "--data", "-", stdin=content)
         assert [seen[2:] for seen in gateway.seen] == [(expected, content)] * 2
         gateway.seen.clear()
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "called"),
+    [
+        (known("user", "/users/me"), [], "POST /users/me"),
+        (known("user", "/users/:id", "/users/me", methods=("GET",)), [], "GET /users/me"),
+        (
+            known("user", "/users/:id", methods=("GET", "POST")),
+            ["--path", "/users/7?x=1"],
+            "POST /users/7?x=1",
+        ),
+        (known("user"), ["--path", "/.netlify/functions/user/7"], "POST /.netlify/functions/user/7"),
+    ],
+)
+def test_invoke_calls_a_function_where_it_is(
+    gateway: Stub, function: dict[str, Any], arguments: list[str], called: str
+) -> None:
+    gateway.answer("/v1/functions/user", function)
+    gateway.answer(called.partition(" ")[2], b"it")
+    assert run("invoke", "user", *arguments).stdout == "it\n"
+    assert [f"{method} {path}" for method, path, *_ in gateway.seen] == [called]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "user is called at paths that match /users/:id: say which with --path, such as --path /users/1"),
+        (["--path", "/x"], "--path is '/x', but user is called at paths that match /users/:id."),
+        (["--path", "users/1"], "--path is 'users/1', but user is called at paths that match /users/:id."),
+    ],
+)
+def test_invoke_of_a_pattern_needs_a_path_that_matches(
+    gateway: Stub, arguments: list[str], sentence: str
+) -> None:
+    gateway.answer("/v1/functions/user", known("user", "/users/:id"))
+    result = run("invoke", "user", *arguments)
+    assert (result.exit_code, result.stderr) == (1, f"Error: {sentence}\n")
+    assert gateway.seen == []
+
+
+def test_invoke_of_an_unknown_function_is_one_sentence(gateway: Stub) -> None:
+    gateway.answer("/v1/functions/nobody", {}, status=404)
+    result = run("invoke", "nobody")
+    assert result.stderr == "Error: There is no function nobody; `quarterhour list` shows which there are.\n"
 
 
 def test_invoke_fails_when_the_function_does(gateway: Stub) -> None:

@@ -21,7 +21,7 @@ BOTH_NAMES = [
 ]
 
 
-def context(limit_at: float = 0.0) -> Context:
+def context(limit_at: float = 0.0, params: dict[str, str] | None = None) -> Context:
     return Context(
         invocation_id="0190a",
         function="hello",
@@ -29,6 +29,7 @@ def context(limit_at: float = 0.0) -> Context:
         attempt=2,
         limit_at=limit_at,
         errors=[{"type": "ValueError", "message": "once", "trace": []}],
+        params=params,
     )
 
 
@@ -67,3 +68,8 @@ def test_a_handler_may_keep_something_in_its_context() -> None:
 
 def test_it_says_what_it_is() -> None:
     assert repr(context()) == "Context(hello, 0190a, attempt 2)"
+
+
+def test_the_parts_of_the_path_are_there_or_empty() -> None:
+    assert context().params == {}
+    assert context(params={"id": "7"}).params == {"id": "7"}

@@ -5,7 +5,7 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import isawaitable
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from quarterhour.function import Mode
 from quarterhour.invocation import Invocation, Request, encode_invocation, unpack
 from quarterhour.outcome import Failed, Outcome, Response, Succeeded
 from quarterhour.retry import RetryPolicy
+from quarterhour.route import GATEWAYS, MATCHED_LENGTH_MAX, PATH_LENGTH_MAX, compiled
 from runner.catalog import SOURCE_BYTES_MAX, Catalog, load_catalog
 from runner.judge import judge
-from runner.manifest import KEYS
+from runner.manifest import KEYS, PATHS_MAX
 from runner.sandbox.python.context import Context
 from runner.sandbox.python.event import make_event
 from runner.sandbox.python.results import response_frame, value_frame
@@ -61,14 +62,22 @@ def load(name: str) -> Callable[[dict[str, Any], Context], Any]:
     return handler
 
 
-def invocation(name: str, body: bytes | None, *, query: str = "", **more: Any) -> Invocation:
+def invocation(
+    name: str, body: bytes | None, *, query: str = "", params: Mapping[str, str] | None = None, **more: Any
+) -> Invocation:
     return Invocation(
         id=ID,
         function=name,
         mode=Mode.BACKGROUND if name.endswith("-background") else Mode.SYNCHRONOUS,
         accepted_at=0,
         due_at=0,
-        request=Request(method="POST", path=f"/.netlify/functions/{name}", query=query, headers=JSON),
+        request=Request(
+            method="POST",
+            path=f"/.netlify/functions/{name}",
+            query=query,
+            headers=JSON,
+            params=params or {},
+        ),
         body=body,
         **{"attempt": 1, **more},
     )
@@ -85,6 +94,7 @@ def run(name: str, body: bytes | None = b"{}", *, query: str = "", **more: Any) 
         attempt=header["attempt"],
         limit_at=boot_s() + 60,
         errors=header["errors"],
+        params=header.get("params", {}),
     )
     result = load(name)(make_event(header, rest if header["has_body"] else None), context)
     if isawaitable(result):
@@ -197,6 +207,30 @@ def test_charge() -> None:
 
 def test_resize() -> None:
     assert value(run("resize-background")) == {"memory": 1024}
+
+
+def test_user() -> None:
+    for params, text in (({"id": "7"}, b"This is 7."), ({}, b"This is you.")):
+        outcome = run("user", None, params=params)
+        assert isinstance(outcome, Succeeded)
+        assert outcome.response.body == text
+
+
+def test_the_paths_match_as_their_table_says(folder: Path) -> None:
+    table = PAGE.partition("| `path` | matches |")[2].partition("\n\n")[0]
+    rows = [row.replace("\\|", "\0").split("|") for row in table.splitlines() if row.startswith("| `")]
+    assert len(rows) == 7
+    for _, path, matches, params, _ in rows:
+        pattern = compiled(path.strip(" `").replace("\0", "|"))
+        does, _, not_this = matches.partition(", but not ")
+        found = [pattern.match(one) for one in re.findall("`([^`]+)`", does)]
+        assert found[0] == json.loads(params.strip(" `"))
+        assert None not in found
+        assert [pattern.match(one) for one in re.findall("`([^`]+)`", not_this)] in ([], [None])
+    listed = catalog(folder).entries["user"].manifest
+    assert (listed.path, listed.method) == (("/users/:id", "/me"), ("GET", "HEAD"))
+    assert [path for path in GATEWAYS if f"`{path}`" not in PAGE] == []
+    assert (PATHS_MAX, PATH_LENGTH_MAX, MATCHED_LENGTH_MAX) == (100, 1024, 8192)
 
 
 def test_the_event_is_that_of_the_request() -> None:

@@ -37,6 +37,7 @@ INVOCATIONS = st.builds(
         query=TEXT,
         headers=st.lists(st.tuples(TEXT, TEXT), max_size=5).map(tuple),
         client=TEXT,
+        params=st.dictionaries(TEXT, TEXT, max_size=3),
     ),
     body=st.none() | st.binary(max_size=200),
     trace=st.none() | TEXT,
@@ -47,6 +48,12 @@ INVOCATIONS = st.builds(
 @given(INVOCATIONS)
 def test_an_invocation_survives_its_envelope(invocation: Invocation) -> None:
     assert decode_invocation(encode_invocation(invocation)) == invocation
+
+
+@given(INVOCATIONS)
+def test_the_header_has_params_only_if_there_are_any(invocation: Invocation) -> None:
+    header, _ = unpack(encode_invocation(invocation))
+    assert header.get("params") == (invocation.request.params or None)
 
 
 @given(st.binary(max_size=300))

@@ -233,13 +233,13 @@ def test_the_header_block_is_counted_whole() -> None:
 
 def test_forwarded_headers_of_anybody_are_not_believed() -> None:
     request = scope((b"x-forwarded-for", b"6.6.6.6"), (b"x-forwarded-proto", b"https"))
-    got = request_of(request, read_head(request), b"/x", request_id="id", trusted=TRUSTED)
+    got = request_of(request, read_head(request), b"/x", request_id="id", trusted=TRUSTED, params={})
     assert (got.client, got.scheme) == ("198.51.100.7", "http")
 
 
 def test_a_client_without_an_address_has_an_empty_one() -> None:
     request = scope(client=None)
-    got = request_of(request, read_head(request), b"/x", request_id="id", trusted=TRUSTED)
+    got = request_of(request, read_head(request), b"/x", request_id="id", trusted=TRUSTED, params={})
     assert got.client == ""
     assert ("x-nf-request-id", "id") in got.headers
 

@@ -76,6 +76,19 @@ def test_each_key_is_looked_up_on_its_own() -> None:
         ("schedule", "0 0 29 2 *", "schedule", "0 0 29 2 *"),
         ("path", "/a", "path", ("/a",)),
         ("path", ["/a/:id", "/b/*"], "path", ("/a/:id", "/b/*")),
+        ("path", ["/a", "/a"], "path", ("/a",)),
+        ("path", "/.netlify/functions/hello", "path", ("/.netlify/functions/hello",)),
+        (
+            "path",
+            ["/v1x", "/metrics:x", "/:v1", "/*", "/.netlify/*"],
+            "path",
+            ("/v1x", "/metrics:x", "/:v1", "/*", "/.netlify/*"),
+        ),
+        ("path", "/{a|b}?", "path", ("/{a|b}?",)),
+        ("path", "/x/:n(\\d+)/:rest*", "path", ("/x/:n(\\d+)/:rest*",)),
+        ("path", "/" + "a" * 1023, "path", ("/" + "a" * 1023,)),
+        ("excluded_path", "/a", "excluded_path", ("/a",)),
+        ("excluded_path", ["/a", "/v1/*"], "excluded_path", ("/a", "/v1/*")),
         ("method", "get", "method", ("GET",)),
         ("method", ["GET", "X-Other"], "method", ("GET", "X-OTHER")),
         ("timeout", 0.5, "timeout_s", 0.5),
@@ -97,7 +110,7 @@ def test_good_values(key: str, value: object, field: str, becomes: object) -> No
     for reading in (read({key: value}), read(toml={key: value})):
         assert reading.manifest.error is None
         assert getattr(reading.manifest, field) == becomes
-        assert len(reading.warnings) == (key in {"schedule", "path", "method"})
+        assert len(reading.warnings) == (key in {"schedule", "excluded_path"})
 
 
 def test_what_does_nothing_yet_is_said() -> None:
@@ -112,7 +125,22 @@ def test_the_words_for_schedules(word: str) -> None:
 
 HUGE = 16**4000  # more digits than Python will write down
 
-BAD = {
+NO_PATTERNS = [
+    "*",
+    "/(",
+    "/:",
+    "/:a/:a",
+    "/{a",
+    "/a+",
+    "/a#b",
+    "/(?=a)",
+    "/((a))",
+    "/\ud800",
+    "/" + "a" * 1024,
+    ["/a"] * 101,
+]
+
+BAD: dict[str, list[Any]] = {
     "background": ["true", 1, 0, None, []],
     "schedule": [
         "",
@@ -138,7 +166,8 @@ BAD = {
         None,
         ["@daily"],
     ],
-    "path": ["", "a", "/a b", "/a?b", "/a\n", 5, None, [], ["/a", "b"], ["/a", 5], {"/a": 1}],
+    "path": ["", "a", "/a b", "/a?b", "/a\n", 5, None, [], ["/a", "b"], ["/a", 5], {"/a": 1}, *NO_PATTERNS],
+    "excluded_path": ["", "a", "/a b", 5, None, [], ["/a", 5], *NO_PATTERNS],
     "method": ["", "GET POST", "GET\r\n", 5, None, [], ["GET", 5], ["GET", ""]],
     "timeout": [0, -1, "60", None, True, [60], float("inf"), float("nan"), HUGE],
     "retries": [-1, 101, 1.0, 2.5, "2", True, None, [1]],
@@ -166,6 +195,55 @@ def test_a_bad_value_names_file_key_value_and_what_is_allowed(key: str, value: o
         shown = "a huge number" if value == HUGE else ascii(value)[:70]
         assert shown in error
         assert len(error) < 400
+
+
+TAKEN = [
+    *(
+        "/v1",
+        "/v1/",
+        "/v1/users",
+        "/v1/:id",
+        "/v1/*",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/console/x",
+        "/openapi.json",
+    ),
+    *(
+        "/.netlify/functions",
+        "/.netlify/functions/other",
+        "/.netlify/functions/hello/x",
+        "/.netlify/functions/:name",
+    ),
+    *("/x/../v1/users", "/%2e/v1/users"),
+]
+
+
+@pytest.mark.parametrize("path", TAKEN)
+def test_a_path_of_the_gateways_own_is_an_error_and_the_default_route_stays(path: str) -> None:
+    manifest = read({"path": ["/fine", path]}).manifest
+    assert manifest.error is not None
+    assert manifest.error.startswith(
+        f"{SOURCE}: path is {path!r}, but must be none of the gateway's own addresses"
+    )
+    assert manifest.path == ()
+
+
+def test_netlifys_name_of_a_key_is_known_in_toml_alone() -> None:
+    manifest = read(toml={"path": "/a/*", "excludedPath": "/a/b"}).manifest
+    assert (manifest.error, manifest.excluded_path) == (None, ("/a/b",))
+    assert "excludedPath is 'a', but must be a path" in (
+        read(toml={"excludedPath": "a"}).manifest.error or ""
+    )
+    assert "'excludedPath' is no key" in (read({"excludedPath": "/a"}).manifest.error or "")
+
+
+def test_an_excluded_path_without_a_path_is_warned_about() -> None:
+    assert read({"path": "/a/*", "excluded_path": "/a/b"}).warnings == ()
+    assert read({"excluded_path": "/a/b"}).warnings == (
+        f"{SOURCE}: excluded_path does nothing without a path.",
+    )
 
 
 def test_every_key_has_bad_values() -> None:
@@ -240,5 +318,7 @@ def test_what_is_known_to_be_wrong_comes_first() -> None:
 
 
 def test_a_manifest_survives_its_announcement() -> None:
-    manifest = read({"path": "/a", "method": "GET", "retry_delay": 1, "schedule": "@daily"}).manifest
+    manifest = read(
+        {"path": "/a", "excluded_path": "/b", "method": "GET", "retry_delay": 1, "schedule": "@daily"}
+    ).manifest
     assert Manifest.from_json(manifest.to_json()) == manifest

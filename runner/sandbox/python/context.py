@@ -23,7 +23,8 @@ class Context:
 
     `invocation_id` is the same in every attempt, `attempt` (1 is the first) tells them apart, and
     `errors` are those of the earlier ones, oldest first, as {"type", "message", ...}. `limit_at` is
-    when the attempt is killed, in seconds on the boot clock.
+    when the attempt is killed, in seconds on the boot clock. `params` are the parts of the path that the
+    function's route has names for, by these names, as they were sent.
     """
 
     # No __slots__: decorators of the authors' may keep something here, as they do with Lambda's.
@@ -40,6 +41,7 @@ class Context:
         attempt: int,
         limit_at: float,
         errors: list[dict[str, Any]],
+        params: dict[str, str] | None = None,
     ) -> None:
         self.aws_request_id = self.awsRequestId = invocation_id
         self.function_name = self.functionName = function
@@ -50,6 +52,7 @@ class Context:
         self.callbackWaitsForEmptyEventLoop = True
         self.attempt = attempt
         self.errors = errors
+        self.params = params or {}
         self._limit_at = limit_at
 
     @property

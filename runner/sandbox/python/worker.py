@@ -159,6 +159,7 @@ class Worker:
             attempt=header["attempt"],
             limit_at=limit_at,
             errors=header["errors"],
+            params=header.get("params", {}),
         )
         result = handler(make_event(header, body), context)
         if inspect.isawaitable(result):
