@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import quarterhour
 from runner.sandbox.job import Code
 
 __all__ = ["Exit", "Guard", "GuardGone"]
 
 ZYGOTE = Path(__file__).parent / "python" / "zygote.py"
-AUTHORS_PACKAGE = Path(__file__).parent.parent.parent / "quarterhour"
+AUTHORS_PACKAGE = Path(quarterhour.__file__).parent
 START_S = 20.0
 SEND_S = 1.0
 END_S = 6.0
