@@ -112,9 +112,6 @@ export class Attempt {
 
   /** Wait for what `waitUntil` was told of: the last frame ends the attempt, so it has to be before that. */
   async settled() {
-    while (this.promises.length > 0) {
-      const [outcome] = await Promise.allSettled([this.promises.shift()]);
-      if (outcome.status === 'rejected') console.error(outcome.reason);
-    }
+    while (this.promises.length > 0) await this.promises.shift();
   }
 }

@@ -18,7 +18,9 @@ const EXTENSIONS = ['.ts', '.mts', '.cts', '.js', '.mjs', '.cjs', '.json'];
 const WRITTEN_IN = { '.js': '.ts', '.mjs': '.mts', '.cjs': '.cts' };
 const SUFFIX_FORMATS = { '.mjs': 'module', '.mts': 'module', '.cjs': 'commonjs', '.cts': 'commonjs' };
 const TYPESCRIPT = new Set(['.ts', '.mts', '.cts']);
+const SOURCES = new Set([...TYPESCRIPT, '.js', '.mjs', '.cjs']);
 const FOREIGN = '/node_modules/';
+const HERE = new URL('.', import.meta.url).href;
 
 /** Load a function's file: its exports. `source`: what stood in it when the runner read it, a buffer. */
 export async function load(path, source) {
@@ -30,7 +32,7 @@ export async function load(path, source) {
   try {
     const { format } = prepared(own.url, own.source);
     const exported = format === 'commonjs' ? createRequire(own.url)(file) : await import(own.url);
-    return exported[MIXED]?.exports ?? exported;
+    return exported?.[MIXED]?.exports ?? exported;
   } catch (error) {
     throw error instanceof SyntaxError ? placed(error, loaded) : error;
   }
@@ -70,7 +72,7 @@ function hooks(own, loaded) {
     },
     load(url, context, next) {
       if (url === own.url) return note(url, prepared(url, own.source));
-      if (!isOurs(url)) return next(url, context);
+      if (!isTheirs(url)) return next(url, context);
       return note(url, prepared(url, readFileSync(fileURLToPath(url), 'utf8')));
     },
   };
@@ -81,15 +83,10 @@ function hooks(own, loaded) {
   }
 }
 
-/** Whether it is a file of the functions' authors, in a language that may need something done to it. */
-function isOurs(url) {
-  if (!url.startsWith('file:') || url.includes(FOREIGN) || isBuiltIn(url)) return false;
-  const suffix = extname(new URL(url).pathname);
-  return suffix === '.js' || TYPESCRIPT.has(suffix);
-}
-
-function isBuiltIn(url) {
-  return url.startsWith(new URL('.', import.meta.url).href);
+/** Whether it is a file of the functions' authors that may need something done to it. */
+function isTheirs(url) {
+  if (!url.startsWith('file:') || url.includes(FOREIGN) || url.startsWith(HERE)) return false;
+  return SOURCES.has(extname(new URL(url).pathname));
 }
 
 function resolved(specifier, context, next) {

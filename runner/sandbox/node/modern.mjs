@@ -48,7 +48,7 @@ export function makeContext(header, request, limitAt, promises) {
     server: { region: '' },
     site: { id: '', name: '', url: url.origin },
     url,
-    waitUntil: (promise) => void promises.push(promise),
+    waitUntil: (promise) => void promises.push(Promise.resolve(promise).catch((error) => console.error(error))),
     attempt: header.attempt,
     errors: header.errors,
     getRemainingTimeInMillis: () => remainingMs(limitAt),
