@@ -84,6 +84,7 @@ class NodeWorker:
         environment: Mapping[str, str] | None = None,
         response_bytes_max: int = 1024 * 1024,
         memory_mib: int = 512,
+        output: int | None = None,
     ) -> None:
         node()
         self.path = folder / name
@@ -100,7 +101,7 @@ class NodeWorker:
                 [sys.executable, "-I", "-S", "-c", AS_DESCRIPTOR_3, str(theirs.fileno()), *command],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                stdout=self.output,
+                stdout=self.output if output is None else output,
                 stderr=subprocess.STDOUT,
                 env={"PATH": os.environ["PATH"], "TMPDIR": str(folder), **(environment or {})},
             )

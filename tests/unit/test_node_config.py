@@ -35,7 +35,6 @@ def read_config(source: str) -> Any:
         "const config = { path: '/a' }; module.exports = { handler, config };",
         "exports.config = module.exports.settings = { path: '/a' };",
         "exports.config = { path: '/b' }; exports.config = { path: '/a' };",
-        "export default async (req: Request, context: Context) => new Response('');\n\n"
         "export const config: Config = {\n  // where it is\n  'path': `/a`, /* and no more */\n};\n",
         "\ufeffexport const config = { path: '/a' }",
         "#!/usr/bin/env node\nexports.config = { path: '/a' }",
@@ -99,8 +98,12 @@ def test_literals(literal: str, value: object) -> None:
 
 
 def test_keys_are_those_of_a_manifest() -> None:
-    source = "export const config = { retryDelay: [1], excludedPath: '/a', returnedStatus: 'ignore', retry_delay: 5 }"
-    assert read_config(source) == {"retry_delay": 5, "excluded_path": "/a", "returned_status": "ignore"}
+    keys = "retryDelay: [1], excludedPath: '/a', returnedStatus: 'ignore', retry_delay: 5"
+    assert read_config(f"export const config = {{ {keys} }}") == {
+        "retry_delay": 5,
+        "excluded_path": "/a",
+        "returned_status": "ignore",
+    }
 
 
 def test_what_is_null_or_undefined_is_not_said() -> None:
@@ -192,7 +195,7 @@ def test_what_is_not_valid(source: bytes, sentence: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        b"function f<in out T>(){}",  # what the parser here does not know yet, Node does
+        b"const f = () => {\n}\n\n[...a].forEach(f)",  # which the parser here gets wrong
         b"enum Color { Red }",
         b"if (x) return 5; with (a) b = 010;",
         b"#!/usr/bin/env node\nexport default 5",

@@ -151,7 +151,7 @@ def _values(display: Node) -> dict[str, Any]:
             continue
         key, value = child.child_by_field_name("key"), child.child_by_field_name("value")
         try:
-            name = key_of(child if key is None else key)
+            name = key_of(key or child.child_by_field_name("name") or child)
         except NoLiteral:
             raise _no_literal(child, "a key") from None
         if name in NETLIFY_KEYS:
