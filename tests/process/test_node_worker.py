@@ -1,7 +1,11 @@
 """The worker of JavaScript functions, spoken to in frames: what handlers get, return and throw."""
 
+import asyncio
+import fcntl
 import json
 import os
+import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,15 +223,17 @@ def test_a_large_request_and_a_large_response(tmp_path: Path) -> None:
         assert worker.call(body, headers=[["content-type", "text/plain"]]).body == body
 
 
-def test_frames_may_come_in_pieces_and_together(tmp_path: Path) -> None:
+def test_a_frame_may_come_in_pieces(tmp_path: Path) -> None:
     with NodeWorker(tmp_path, "exports.handler = async (e) => ({ statusCode: 200, body: e.path })") as worker:
         worker.call()
         sent: list[bytes] = []
         real, worker.channel = worker.channel, Recorder(sent)  # type: ignore[assignment]
         worker.start(path="/a")
         worker.channel = real
-        for byte in sent[0]:
+        for byte in sent[0][:20]:
             real.send(bytes([byte]))
+            time.sleep(0.002)  # so that each is read for itself
+        real.sendall(sent[0][20:])
         assert worker.answer().text == "/a"
 
 
@@ -317,16 +323,21 @@ def test_what_is_printed_is_there_before_the_result(tmp_path: Path) -> None:
         assert worker.printed() == "".join(f"out {i}\nerr {i}\n" for i in range(3))
 
 
-def test_what_is_printed_before_an_exit_is_not_lost(tmp_path: Path) -> None:
+async def test_what_is_printed_before_an_exit_is_not_lost(tmp_path: Path) -> None:
     source = (
-        "exports.handler = async () => { for (let i = 0; i < 5000; i += 1) console.log(i); process.exit(0); }"
+        "exports.handler = async () => { for (let i = 0; i < 5e4; i += 1) console.log(i); process.exit(0); }"
     )
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb") as printed, NodeWorker(tmp_path, source, output=writer) as worker:
         os.close(writer)
         worker.start()
-        time.sleep(0.2)  # the pipe is full by now, and takes no more until it is read
-        assert printed.read().splitlines()[-1] == b"4999"
+        await eventually(lambda: waiting_bytes(reader) > 60_000, what="the pipe was full")
+        await asyncio.sleep(0.1)  # what would be lost is lost by now
+        assert printed.read().splitlines()[-1] == b"49999"
+
+
+def waiting_bytes(descriptor: int) -> int:
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4), sys.byteorder)
 
 
 def test_an_exit_is_an_exit(tmp_path: Path) -> None:
