@@ -107,6 +107,7 @@ class Runner:
 
     async def _start(self, catalog: Catalog) -> None:
         self._entries = catalog.entries
+        await self._keep_workers()
         self._metrics.start_at_zero(self._manifests)
         await self._announce()
         if self._settings.withdraw_missing:
@@ -142,7 +143,7 @@ class Runner:
 
     async def _change_to(self, entries: Mapping[str, Entry], different: Difference) -> None:
         self._entries = entries
-        await self._sandbox.keep([entry.code for entry in entries.values() if entry.code is not None])
+        await self._keep_workers()
         self._metrics.start_at_zero(different.announce)
         self._puller.serve(list(entries))
         while True:
@@ -157,6 +158,9 @@ class Runner:
                 log.warning("changes_not_announced", why=str(error))
                 await asyncio.sleep(BEAT_S)
         log.info("functions_reloaded", changed=different.changed, gone=different.gone)
+
+    async def _keep_workers(self) -> None:
+        await self._sandbox.keep([entry.code for entry in self._entries.values() if entry.code is not None])
 
     async def _beat(self) -> None:
         await self._broker.beat(

@@ -6,14 +6,14 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import quarterhour
-from runner.sandbox.job import Code
+from runner.sandbox.job import Program
 
 __all__ = ["Exit", "Guard", "GuardGone"]
 
@@ -84,8 +84,8 @@ class Guard:
         worker: int,
         *,
         row: int,
-        code: Code,
-        environment: dict[str, str],
+        program: Program,
+        environment: Mapping[str, str],
         descriptors: tuple[int, int, int],
         on_exit: Callable[[Exit], None],
     ) -> None:
@@ -94,9 +94,9 @@ class Guard:
             "op": "spawn",
             "worker": worker,
             "row": row,
-            "environment": environment,
-            "memory_mib": code.memory_mib,
-            "command": code.launch.command,
+            "environment": {**environment, **dict(program.environment)},
+            "memory_mib": program.memory_mib,
+            "command": program.launch.command,
         }
         self._send(message, descriptors)
         self._exits[worker] = on_exit

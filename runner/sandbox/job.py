@@ -9,11 +9,20 @@ from quarterhour.function import Mode
 from quarterhour.outcome import Outcome, Response
 from runner.sandbox.runtime import Launch
 
-__all__ = ["AttemptLost", "Code", "Finished", "Job", "LogLine", "LossReason", "Sink"]
+__all__ = ["AttemptLost", "Code", "Finished", "Job", "LogLine", "LossReason", "Program", "Sink"]
 
 FORKED = Launch()  # from the sandbox's own guard
 
 LossReason = Literal["lease", "guard", "stopped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What a worker is before it is told which function it serves."""
+
+    launch: Launch
+    memory_mib: int
+    environment: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +43,11 @@ class Code:
     environment: tuple[tuple[str, str], ...] = ()
     memory_mib: int = 512
     launch: Launch = FORKED
+
+    @property
+    def program(self) -> Program:
+        """What can serve it."""
+        return Program(launch=self.launch, memory_mib=self.memory_mib, environment=self.environment)
 
 
 class Sink(Protocol):

@@ -1,13 +1,14 @@
 """The pool: attempts find a worker of their function here, idle or new, and leave it for the next one.
 
 A worker that was idle last is used first, so that what is not needed falls idle for long and is
-retired. There are never more than `workers_max` workers.
+retired. There are never more than `workers_max` workers, and a few spare ones: programs that take
+long to start are started before anybody asks, so that a cold start has only the function to load.
 """
 
 import asyncio
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,16 @@ from quarterhour.errors import SettingsError
 from runner.sandbox.attempt import Attempt
 from runner.sandbox.guard import Exit, GuardGone
 from runner.sandbox.guards import Guards
-from runner.sandbox.job import AttemptLost, Code, Job, LogLine
+from runner.sandbox.job import AttemptLost, Code, Job, LogLine, Program
 from runner.sandbox.table import Table
 from runner.sandbox.worker import WorkerProcess
 
 __all__ = ["Attempt", "Sandbox", "SandboxSettings"]
 
 GUARDS_TRIED_MAX = 2
-SPARE_ROWS = 64  # workers that are being killed still have theirs
+MORE_ROWS = 64  # spare workers, and those that are being killed
+SPARES_MAX = 2
+SPARE_AFTER_S = 0.2  # the function that took the last one has the processors first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +54,15 @@ class Sandbox:
         self.clock = clock
         self.on_line = on_line
         self.stream_bytes_max = settings.stream_bytes_max
-        self.table = Table(settings.workers_max + SPARE_ROWS)
+        self.table = Table(settings.workers_max + MORE_ROWS)
         self._guards = Guards(self.table, clock=clock)
         self._workers: dict[int, WorkerProcess] = {}
         self._retiring: set[int] = set()
         self._idle: OrderedDict[int, tuple[WorkerProcess, float]] = OrderedDict()  # the longest idle first
+        self._spares: dict[Program, WorkerProcess] = {}
+        self._wanted: Sequence[Program] = ()  # of which a spare worker is kept
         self._last_number = 0
+        self._tasks = asyncio.TaskGroup()
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
@@ -68,6 +74,7 @@ class Sandbox:
                 "Name another Python, 3.11 or newer, with --function-python."
             )
             raise SettingsError(message) from None
+        await self._tasks.__aenter__()
         self._sweep()
         return self
 
@@ -76,7 +83,9 @@ class Sandbox:
     ) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self._wanted = ()
         await self._guards.close()
+        await self._tasks.__aexit__(None, None, None)
         for worker in list(self._workers.values()):
             self._ended(worker, Exit(status=0, killed="guard"))
         self.table.close()
@@ -91,11 +100,16 @@ class Sandbox:
             if worker.code == code:
                 del self._idle[number]
                 return worker
-        if len(self._workers) - len(self._retiring) >= self.settings.workers_max and self._idle:
+        busy = len(self._workers) - len(self._retiring) - len(self._spares)
+        if busy >= self.settings.workers_max and self._idle:
             self.retire(next(iter(self._idle.values()))[0])
         for _ in range(GUARDS_TRIED_MAX):
             with suppress(GuardGone):  # it died before anything was started: the next one will do
-                return await self._spawn(code)
+                spare = code.program in self._spares
+                worker = self._spares.pop(code.program) if spare else await self._spawn(code.program)
+                worker.serve(code, response_bytes_max=self.settings.response_bytes_max)
+                self._fill_later()
+                return worker
         raise AttemptLost(reason="guard")
 
     def give_back(self, worker: WorkerProcess) -> None:
@@ -107,7 +121,7 @@ class Sandbox:
 
     def retire(self, worker: WorkerProcess) -> None:
         """End the worker: it makes no further attempt."""
-        self._idle.pop(worker.number, None)
+        self._forget(worker)
         if worker.number in self._workers and worker.number not in self._retiring:
             self._retiring.add(worker.number)
             if worker.guard is not None:
@@ -116,22 +130,44 @@ class Sandbox:
     async def keep(self, codes: Collection[Code]) -> None:
         """From now on just these are served: workers of others finish what they do and end."""
         for worker in list(self._workers.values()):
-            if worker.code not in codes:
+            if worker.code is not None and worker.code not in codes:
                 worker.stale = True
                 if worker.number in self._idle:
                     self.retire(worker)
-        await self._guards.keep({self.settings.python, *map(self._python, codes)})
+        programs = Counter(code.program for code in codes)
+        self._wanted = [program for program, _ in programs.most_common() if program.launch.command][
+            :SPARES_MAX
+        ]
+        for program, worker in list(self._spares.items()):
+            if program not in self._wanted:
+                self.retire(worker)
+        self._fill_later()
+        await self._guards.keep({self.settings.python, *map(self._python, programs)})
 
-    def _python(self, code: Code) -> Path:
-        return code.launch.python or self.settings.python
+    def _python(self, program: Program) -> Path:
+        return program.launch.python or self.settings.python
 
-    async def _spawn(self, code: Code) -> WorkerProcess:
-        guard = await self._guards.running(self._python(code))
+    def _fill_later(self) -> None:
+        if self._wanted:
+            asyncio.get_running_loop().call_later(SPARE_AFTER_S, self._fill)
+
+    def _fill(self) -> None:
+        for program in self._wanted:
+            if program not in self._spares:
+                self._tasks.create_task(self._spawn_spare(program))
+
+    async def _spawn_spare(self, program: Program) -> None:
+        with suppress(GuardGone):
+            worker = await self._spawn(program)
+            if self._spares.setdefault(program, worker) is not worker:
+                self.retire(worker)
+
+    async def _spawn(self, program: Program) -> WorkerProcess:
+        guard = await self._guards.running(self._python(program))
         self._last_number += 1
         worker, descriptors = await WorkerProcess.open(
             self._last_number,
             self.table.take(),
-            code,
             frame_bytes_max=self.settings.response_bytes_max,
             on_hung_up=self.retire,
         )
@@ -141,8 +177,8 @@ class Sandbox:
             guard.spawn(
                 worker.number,
                 row=worker.row,
-                code=code,
-                environment={**self.settings.environment, **dict(code.environment)},
+                program=program,
+                environment=self.settings.environment,
                 descriptors=descriptors,
                 on_exit=lambda exit_: self._ended(worker, exit_),
             )
@@ -155,7 +191,7 @@ class Sandbox:
         return worker
 
     def _ended(self, worker: WorkerProcess, exit_: Exit) -> None:
-        self._idle.pop(worker.number, None)
+        self._forget(worker)
         self._retiring.discard(worker.number)
         if self._workers.pop(worker.number, None) is None:
             return
@@ -163,6 +199,13 @@ class Sandbox:
         if worker.user is not None:
             worker.user.on_exit(exit_)
         worker.close()
+
+    def _forget(self, worker: WorkerProcess) -> None:
+        """Nobody is given the worker any more."""
+        self._idle.pop(worker.number, None)
+        for program, spare in list(self._spares.items()):
+            if spare is worker:
+                del self._spares[program]
 
     def _sweep(self) -> None:
         """Retire what has been idle for too long, and look again later."""

@@ -42,7 +42,6 @@ class WorkerProcess(asyncio.Protocol):
         self,
         number: int,
         row: int,
-        code: Code,
         *,
         output: Output,
         frame_bytes_max: int,
@@ -50,7 +49,7 @@ class WorkerProcess(asyncio.Protocol):
     ) -> None:
         self.number = number
         self.row = row
-        self.code = code
+        self.code: Code | None = None  # a spare one serves nothing yet
         self.output = output
         self.guard: Guard | None = None
         self.user: WorkerUser | None = None
@@ -68,7 +67,6 @@ class WorkerProcess(asyncio.Protocol):
         cls,
         number: int,
         row: int,
-        code: Code,
         *,
         frame_bytes_max: int,
         on_hung_up: "Callable[[WorkerProcess], None]",
@@ -81,14 +79,17 @@ class WorkerProcess(asyncio.Protocol):
         worker = cls(
             number,
             row,
-            code,
             output=Output(output, errors),
             frame_bytes_max=frame_bytes_max,
             on_hung_up=on_hung_up,
         )
         await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
-        worker.send(0.0, _served(code, frame_bytes_max))  # every later frame is an invocation
         return worker, (theirs.detach(), output_end, errors_end)
+
+    def serve(self, code: Code, *, response_bytes_max: int) -> None:
+        """Tell the worker what it serves; every later frame is an invocation."""
+        self.code = code
+        self.send(0.0, _served(code, response_bytes_max))
 
     def send(self, limit_at: float, data: bytes) -> None:
         """Give the worker an envelope, whose attempt has its limit at that moment of the boot clock."""

@@ -55,10 +55,10 @@ class Bench:
     lines: list[LogLine]
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def function(self, source: str, *, name: str = "", **more: Any) -> Code:
+    def function(self, source: str, *, name: str = "", suffix: str = ".py", **more: Any) -> Code:
         """Write a function's file."""
         name = name or f"function{next(self._numbers)}"
-        path = self.folder / f"{name}.py"
+        path = self.folder / f"{name}{suffix}"
         text = textwrap.dedent(source)
         path.write_text(text, encoding="utf-8")
         return Code(function=name, path=path, folder=self.folder, source=text.encode(), **more)

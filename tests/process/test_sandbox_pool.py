@@ -13,6 +13,9 @@ from quarterhour.errors import SettingsError
 from quarterhour.outcome import Crashed
 from runner.sandbox.job import AttemptLost
 from runner.sandbox.pool import Sandbox
+from runner.sandbox.runtime import Launch
+from runner.sandbox.runtimes import RUNTIMES
+from tests.node import node
 from tests.process.sandboxes import Bench, alive, error, open_bench, response, settings
 from tests.system import descendants
 from tests.waiting import eventually
@@ -209,3 +212,51 @@ async def test_the_sandbox_can_be_left_while_attempts_run(tmp_path: Path) -> Non
     with pytest.raises((AttemptLost, asyncio.CancelledError)):
         async with asyncio.timeout(5):
             await running
+
+
+NODE = "exports.handler = async () => ({ statusCode: 200, body: String(process.pid) })"
+
+
+async def test_a_worker_of_a_program_is_started_before_anybody_asks(bench: Bench) -> None:
+    node()
+    launch = RUNTIMES["node"].launch(installed=None, memory_mib=512)
+    first, second = (bench.function(NODE, name=name, suffix=".js", launch=launch) for name in ("a", "b"))
+    other = bench.function(NODE, suffix=".js", launch=launch, environment=(("A", "1"),))
+    await bench.sandbox.keep([first, second, other])
+    used: set[int] = set()
+    for code in (first, second):  # one takes it, and there is another one for the next
+        await eventually(
+            lambda: len(bench.sandbox._spares) == 2 and len(descendants(bench.guard_pid)) == 2 + len(used),
+            what="there are spare ones",
+        )
+        spare = descendants(bench.guard_pid) - used
+        pid = int(await bench.text(code))
+        assert pid in spare
+        used.add(pid)
+    await bench.sandbox.keep([])
+    await eventually(lambda: not descendants(bench.guard_pid), what="nothing is kept that nobody needs")
+
+
+async def test_a_program_that_cannot_be_started_is_the_attempts_failure(bench: Bench) -> None:
+    launch = Launch(command=("/nowhere/to/be/found",))
+    code = bench.function(NODE, suffix=".js", launch=launch)
+    await bench.sandbox.keep([code])
+    finished = await bench.run(code)
+    assert finished.outcome == Crashed(exit_status=127)
+    assert finished.logs == "/nowhere/to/be/found cannot be started: No such file or directory.\n"
+
+
+async def test_a_program_that_takes_too_much_memory_is_ended(bench: Bench) -> None:
+    node()
+    launch = RUNTIMES["node"].launch(installed=None, memory_mib=128)
+    source = """
+        exports.handler = async () => {
+            const taken = [];
+            for (;;) {
+                taken.push(Buffer.alloc(1024 * 1024, 1)); // which is no part of the heap
+                await new Promise((resolve) => setTimeout(resolve, 1));
+            }
+        };
+        """
+    code = bench.function(source, suffix=".js", launch=launch, memory_mib=128)
+    assert (await bench.run(code)).outcome == Crashed(detail="ran out of memory")

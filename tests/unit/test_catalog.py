@@ -8,6 +8,7 @@ import pytest
 from quarterhour.errors import SettingsError
 from runner.catalog import SOURCE_BYTES_MAX, Catalog, load_catalog
 from runner.sandbox.job import Code
+from runner.sandbox.node import find
 
 HANDLER = "def handler(event, context):\n    return {'statusCode': 200}\n"
 
@@ -158,13 +159,18 @@ def test_what_is_no_regular_file_is_not_waited_for(project: Path) -> None:
         assert error_of(catalog, name) == f"functions/{place} is no regular file."
 
 
-def test_javascript_is_listed_with_its_error(project: Path) -> None:
+def test_without_node_javascript_is_listed_with_what_it_needs(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find, "_packaged", lambda: None)
+    monkeypatch.setenv("PATH", "")
     write(project, "functions/a-background.js", "exports.handler = async () => ({statusCode: 200})")
     write(project, "functions/b/b.ts", "")
     catalog = load(project)
     for name, place in (("a-background", "a-background.js"), ("b", "b/b.ts")):
-        sentence = "JavaScript and TypeScript functions are not supported by this version."
-        assert error_of(catalog, name) == f"functions/{place}: {sentence}"
+        error = error_of(catalog, name)
+        assert error.startswith(f"functions/{place}: JavaScript and TypeScript functions need Node.js")
+        assert 'pip install "quarterhour[node]"' in error
         assert catalog.entries[name].manifest.runtime == "node"
     assert catalog.entries["a-background"].manifest.background
 

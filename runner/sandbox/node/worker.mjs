@@ -10,8 +10,10 @@ import { openSync, readFileSync, readSync } from 'node:fs';
 import { Attempt } from './attempt.mjs';
 import { raisedHeader } from './errors.mjs';
 import { Channel } from './frames.mjs';
+import { withoutTypes } from './source.mjs';
 
 const CHANNEL = 3;
+const WARM_UP_AFTER_MS = 20;
 const EMPTY = Buffer.alloc(0);
 
 let served; // the first frame: what is served, and its source
@@ -22,6 +24,16 @@ const channel = new Channel(CHANNEL, (limitAt, header, body) => {
   if (served) void answer(limitAt, header, body);
   else serve(header, body);
 });
+
+// A spare worker has time before it is told what it serves: what takes long to load is loaded then.
+setTimeout(() => void (served || warmUp()), WARM_UP_AFTER_MS).unref();
+
+async function warmUp() {
+  withoutTypes('', '');
+  const { makeRequest } = await import('./modern.mjs');
+  const request = makeRequest({ method: 'POST', headers: [], scheme: 'http', path: '/', query: '' }, Buffer.from('x'));
+  await new Response(await request.text()).text();
+}
 
 function serve(header, source) {
   served = { ...header, source: Buffer.from(source) };
