@@ -59,6 +59,11 @@ class Manifest:
         return Mode.BACKGROUND if self.background else Mode.SYNCHRONOUS
 
     @property
+    def has_queue(self) -> bool:
+        """Whether invocations of it can wait on a queue: it runs in the background, or by schedule."""
+        return self.background or self.schedule is not None
+
+    @property
     def url(self) -> str:
         """The function's default route."""
         return f"/.netlify/functions/{self.name}"

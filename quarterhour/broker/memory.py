@@ -7,19 +7,29 @@ when somebody pulls, tends or asks, so that a test's clock drives everything.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
 import structlog
 
-from quarterhour.broker.memory_store import DeadLetter, Listener, Message, Store
+from quarterhour.broker.memory_store import (
+    MESSAGE_BYTES_MAX,
+    DeadLetter,
+    Listener,
+    Message,
+    Store,
+    envelope_of,
+    message_of,
+    reply_bytes,
+)
 from quarterhour.broker.names import function_token, invocation_token, runner_token
 from quarterhour.broker.port import (
     Answer,
     Beat,
     Broker,
     BrokerOptions,
+    Cursor,
     Delivery,
     Depth,
     Run,
@@ -31,15 +41,13 @@ from quarterhour.errors import (
     BrokerUnavailable,
     EnvelopeError,
     RunnerGone,
-    TooLarge,
     UnknownVersion,
 )
-from quarterhour.function import Manifest
-from quarterhour.invocation import Invocation, decode_invocation, encode_invocation
+from quarterhour.function import Manifest, Mode
+from quarterhour.invocation import Invocation, decode_invocation
 from quarterhour.lifecycle import FINAL, State
-from quarterhour.outcome import Error, Failed
-from quarterhour.record import Record, due, is_settled, waiting
-from quarterhour.reply import Refusal, Refused, Reply, decode_reply, encode_reply
+from quarterhour.record import Record, delayed, due, is_settled, waiting
+from quarterhour.reply import Refusal, Refused, Reply, decode_reply
 
 __all__ = ["MemoryBroker", "Store", "connect", "store_of"]
 
@@ -47,7 +55,6 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 HEADER_BYTES_RESERVED = 256 * 1024
 BELLS_SILENCE_S = 5.0
 BEATS_WAITING_MAX = 1000
@@ -107,7 +114,7 @@ class MemoryBroker:
     async def call(self, runner: str, invocation: Invocation) -> Reply:
         """Have `runner` run `invocation`."""
         self._ready()
-        envelope = _envelope(invocation)
+        envelope = envelope_of(invocation)
         take = self.store.servers.get(runner_token(runner))
         if take is None:
             message = f"Nobody serves as runner {runner}."
@@ -116,7 +123,7 @@ class MemoryBroker:
 
         async def answer(value: Reply) -> None:
             if not reply.done():
-                reply.set_result(decode_reply(_reply_bytes(value)))
+                reply.set_result(decode_reply(reply_bytes(value)))
 
         def deliver() -> None:
             try:
@@ -154,8 +161,9 @@ class MemoryBroker:
     async def enqueue(self, invocation: Invocation) -> None:
         """Put an invocation on the queue, once for each id."""
         self._ready()
-        message = _message(invocation)
-        if self.store.accept(message, self._clock.now()):
+        message = message_of(invocation)
+        now = self._clock.now()
+        if self.store.accept(message, now) and message.due_at <= now:
             self.store.ring({invocation.function})
 
     async def tend(self, functions: Collection[str]) -> Mapping[str, Depth]:
@@ -166,6 +174,30 @@ class MemoryBroker:
         depths = {name: self.store.depth(function_token(name), boot) for name in functions}
         self.store.ring([name for name, depth in depths.items() if depth.waiting or depth.leased])
         return depths
+
+    # Schedules
+
+    async def cursors(self) -> Mapping[str, Cursor]:
+        """All cursors by function."""
+        self._ready()
+        return dict(self.store.cursors)
+
+    async def place(self, cursor: Cursor, firings: Sequence[Invocation]) -> Cursor:
+        """Store the cursor and the firings in one step."""
+        self._ready()
+        function_token(cursor.function)
+        messages = [message_of(firing) for firing in firings]
+        now = self._clock.now()
+        placed = self.store.place(cursor, messages, now)
+        if any(message.due_at <= now for message in messages):
+            self.store.ring({cursor.function})
+        return placed
+
+    async def unplace(self, cursor: Cursor) -> None:
+        """Remove the firings to come, and the cursor."""
+        self._ready()
+        self.store.fire(self._clock.now())
+        self.store.unplace(cursor)
 
     # Work
 
@@ -267,7 +299,7 @@ class MemoryBroker:
         self._ready()
         record, retry = settlement.record, settlement.retry
         now = self._clock.now()
-        message = _message(retry) if retry is not None else None
+        message = message_of(retry) if retry is not None else None
         if record.state is State.DEAD:
             self._store_dead(record, settlement.delivery.envelope)
         else:
@@ -335,6 +367,8 @@ class MemoryBroker:
         if record is not None and record.state in FINAL:
             return Status(record=record)
         message = self.store.waiting_attempt(invocation_id)
+        if message is None and (later := self._delayed(invocation_id)) is not None:
+            return Status(record=delayed(later))
         if message is not None:
             invocation = decode_invocation(message.envelope)
             record = due(record, invocation) if record is not None else waiting(invocation)
@@ -342,6 +376,14 @@ class MemoryBroker:
             return None
         run = await self.who_runs(invocation_id) if message is not None else None
         return Status(record=record, run=run)
+
+    def _delayed(self, invocation_id: str) -> Invocation | None:
+        """A first attempt that was accepted for later: neither a retry nor a schedule's firing."""
+        message = self.store.later.get(invocation_id)
+        if message is None or message.attempt > 1:
+            return None
+        invocation = decode_invocation(message.envelope)
+        return invocation if invocation.mode is not Mode.SCHEDULED else None
 
     @asynccontextmanager
     async def changes(self, invocation_id: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
@@ -412,32 +454,6 @@ class MemoryBroker:
         """Call `answer` whenever a gateway asks who is there."""
         self._ready()
         self.listener.roll_call = answer
-
-
-def _envelope(invocation: Invocation) -> bytes:
-    envelope = encode_invocation(invocation)
-    if len(envelope) > MESSAGE_BYTES_MAX:
-        message = f"The invocation takes {len(envelope)} bytes; the broker takes {MESSAGE_BYTES_MAX}."
-        raise TooLarge(message)
-    return envelope
-
-
-def _message(invocation: Invocation) -> Message:
-    return Message(
-        function=function_token(invocation.function),
-        id=invocation_token(invocation.id),
-        attempt=invocation.attempt,
-        due_at=invocation.due_at,
-        envelope=_envelope(invocation),
-    )
-
-
-def _reply_bytes(reply: Reply) -> bytes:
-    data = encode_reply(reply)
-    if len(data) <= MESSAGE_BYTES_MAX:
-        return data
-    message = f"The response takes {len(data)} bytes; the broker takes {MESSAGE_BYTES_MAX}."
-    return encode_reply(Failed(error=Error(type="ResponseTooLarge", message=message)))
 
 
 def _token(delivery: Delivery) -> Message:

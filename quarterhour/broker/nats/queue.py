@@ -33,9 +33,11 @@ class Queue:
         self._trimmed_at = clock.boot()
 
     async def enqueue(self, invocation: Invocation) -> None:
-        """Store an invocation, once for each id, and ring for it."""
-        await self._append.store(self._layout.accepted(invocation))
-        self._bells.ring_soon(invocation.function)
+        """Store an invocation, once for each id, and ring for it if it is due."""
+        now = self._clock.now()
+        await self._append.store(self._layout.accepted(invocation, now))
+        if invocation.due_at <= now:
+            self._bells.ring_soon(invocation.function)
 
     async def tend(self, functions: Collection[str]) -> Mapping[str, Depth]:
         """Ring for work that waits, remove what is settled, and say how deep the queues are."""
