@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from quarterhour.retry import RetryPolicy
+from quarterhour.schedule import is_schedule
 
 __all__ = ["BACKGROUND_SUFFIX", "NAME_LENGTH_MAX", "Manifest", "Mode", "is_function_name"]
 
@@ -88,7 +89,13 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Manifest":
-        """The manifest that `to_json` wrote; unknown keys of a newer version are passed over."""
+        """The manifest that `to_json` wrote; unknown keys of a newer version are passed over.
+
+        Raises `KeyError`, `TypeError`, `ValueError`.
+        """
+        if data["schedule"] is not None and not is_schedule(data["schedule"]):
+            message = f"{data['schedule']!r} is no schedule."
+            raise ValueError(message)
         return cls(
             name=data["name"],
             runtime=data["runtime"],

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from cronsim import CronSim, CronSimError
 
@@ -33,6 +34,7 @@ class Plan:
     placed_until: float
 
 
+@lru_cache(maxsize=4096)
 def is_schedule(text: str) -> bool:
     """Whether `text` is one of the words, or a cron expression that some moment to come fits.
 

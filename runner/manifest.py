@@ -76,7 +76,7 @@ def read_manifest(
     if timeout_s > limit_s:
         warnings = (_capped(places["timeout"], timeout_s, limit_s, background=background),)
     warnings += tuple(f"{places[key]}: {key} {_NOT_YET[key]}." for key in _NOT_YET if key in values)
-    policy = RetryPolicy()
+    policy = RetryPolicy() if background else RetryPolicy(retries=0)
     manifest = Manifest(
         name=name,
         runtime=runtime,
@@ -227,7 +227,6 @@ KEYS: Mapping[str, _Key] = {
 
 # What is read and checked, but does nothing in this version; silence would look like success.
 _NOT_YET: Mapping[str, str] = {
-    "schedule": "is not fired by this version",
     "path": "is not served by this version, only the default route is",
     "method": "is not enforced by this version, every method runs the function",
 }
