@@ -95,7 +95,11 @@ def test_each_option_can_be_given_in_each_place(process: type[Any], tmp_path: Pa
         by_file = load(process, broker, environment={}, directory=tmp_path)
         for loaded in (by_flag, by_variable, by_file):
             assert getattr(loaded, option.field) == expected
-        if option.field not in {"call_scheduled", "expose_errors", "watch"}:  # their defaults differ between the processes
+        if option.field not in {
+            "call_scheduled",
+            "expose_errors",
+            "watch",
+        }:  # their defaults differ between the processes
             assert expected != default
 
 
