@@ -172,7 +172,7 @@ class MemoryBroker:
         self.store.fire(self._clock.now())
         boot = self._clock.boot()
         depths = {name: self.store.depth(function_token(name), boot) for name in functions}
-        self.store.ring([name for name, depth in depths.items() if depth.waiting or depth.leased])
+        self.store.ring([name for name, queue in self.store.queues.items() if queue])
         return depths
 
     # Schedules

@@ -213,7 +213,8 @@ class Queue(Protocol):
         """Look after the queues of `functions` and return how deep they are.
 
         Called about once a second by every gateway: tells runners of work that they may have
-        missed, and removes what is settled.
+        missed, and removes what is settled. Both for every queue there is, since a function that has
+        no queue any more may have left work on it.
         """
         ...
 

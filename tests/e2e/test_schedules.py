@@ -153,7 +153,7 @@ async def _answers(system: System, name: str) -> bool:
 async def test_removing_a_function_or_its_schedule_stops_it(tmp_path: Path) -> None:
     functions = {"gone": FUNCTIONS["tick"], "changed": FUNCTIONS["tick"]}
     async with System(tmp_path, functions) as own:
-        await own.start_gateway()
+        gateway = await own.start_gateway()
         await own.start_runner("--watch", "--withdraw-missing")
         for name in functions:
             await fired(own, name)
@@ -165,15 +165,27 @@ async def test_removing_a_function_or_its_schedule_stops_it(tmp_path: Path) -> N
             return [(one["name"], one["schedule"]) for one in listed] == [("changed", None)]
 
         await eventually(stopped, what="the schedules are gone")
-        assert own.gateway is not None
-        await eventually(
-            lambda: len(own.gateway.facts("schedule_ended")) == 2 if own.gateway else False,
-            what="what was placed is removed",
-        )
+        await eventually(lambda: len(gateway.facts("schedule_ended")) == 2, what="what was placed is removed")
         await asyncio.sleep(0.5)  # what was fired before has run
         before = len(notes(tmp_path, "tick"))
         await asyncio.sleep(2.0)
         assert len(notes(tmp_path, "tick")) == before
+
+
+async def test_it_fires_on_time_while_no_gateway_is_up(tmp_path: Path) -> None:
+    async with System(tmp_path, {"tick": FUNCTIONS["tick"]}) as own:
+        gateway = await own.start_gateway()
+        await own.start_runner()
+        await fired(own, "tick")
+        await gateway.kill()
+        first = int(time.time()) + 1
+        wanted = {firing_id("tick", float(moment)) for moment in range(first, first + 4)}
+
+        def ran() -> bool:
+            return wanted <= {note["id"] for note in notes(tmp_path, "tick")}
+
+        # A firing that comes late is not run: so all of them were there within their second.
+        await eventually(ran, what="all of them ran")
 
 
 # Delays

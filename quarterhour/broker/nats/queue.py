@@ -52,8 +52,9 @@ class Queue:
             name: await self._depth_without_queue(name, count)
             for name, count in zip(unknown, counts, strict=True)
         }
-        await self._bells.ring([name for name, depth in depths.items() if depth.waiting or depth.leased])
-        await self._trim(known)
+        busy = {one.function for one in backlogs.values() if one.pending or one.unacknowledged}
+        await self._bells.ring(busy | {name for name, depth in depths.items() if depth.waiting})
+        await self._trim(backlogs.values())
         return depths
 
     async def _depths(self, backlogs: Iterable[Backlog]) -> list[Depth]:
