@@ -26,20 +26,27 @@ Decision = Admitted | Unknown | Problem
 
 
 def admit(
-    manifest: Manifest | None, *, connected: bool, ready: bool, waiting: int, waiting_max: int
+    manifest: Manifest | None,
+    *,
+    connected: bool,
+    ready: bool,
+    waiting: int,
+    waiting_max: int,
+    call_scheduled: bool,
 ) -> Decision:
     """Whether to take a request on for the function of `manifest` (None: nobody announced it).
 
     `ready`: the functions have been read at least once. `waiting` counts the function's waiting
     background invocations, as far as the gateway can tell. While the broker is away nothing is called
-    unknown, since whoever announced it may not have been heard.
+    unknown, since whoever announced it may not have been heard. A function with a schedule is as good as
+    unknown unless `call_scheduled`.
     """
     if not connected:
         detail = "The gateway has no connection to its broker: nothing was started or queued."
         return Problem(code=Code.BROKER_UNAVAILABLE, detail=detail)
     if not ready:
         return Problem(code=Code.NOT_READY, detail=NOT_READ)
-    if manifest is None:
+    if manifest is None or (manifest.schedule is not None and not call_scheduled):
         return Unknown()
     if manifest.background and waiting >= waiting_max:
         detail = f"{waiting} invocations of {manifest.name} wait already; {waiting_max} may."

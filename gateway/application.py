@@ -17,6 +17,7 @@ from gateway.directory import Functions, Runners, watch_functions, watch_runners
 from gateway.edge import Edge, EdgeRooms
 from gateway.metrics import Metrics
 from gateway.problems import Code, Problem
+from gateway.schedules import Schedules
 from gateway.upkeep import Upkeep
 from quarterhour.broker import Broker
 from quarterhour.clock import Clock
@@ -57,6 +58,7 @@ class Gateway:
             clock=clock,
             waiting_age_s=settings.waiting_age_s,
         )
+        self._schedules = Schedules(broker, self.functions, clock)
         self.app = cast("App", self._application(settings, body or BodyLimits()))
 
     def _application(self, settings: GatewaySettings, body: BodyLimits) -> Quart:
@@ -69,6 +71,7 @@ class Gateway:
                 runners=self.runners,
                 statuses=Statuses(self._broker, self._clock, self._stopping),
                 metrics=self.metrics,
+                clock=self._clock,
                 ready=self._not_ready,
             ),
         )
@@ -96,6 +99,7 @@ class Gateway:
             watch_runners(self._broker, self.runners, self._clock.boot),
             watch_calls(self._caller),
             self._upkeep.run(),
+            self._schedules.run(),
         ]
 
     def _functions_changed(self, new: list[Manifest], gone: list[str]) -> None:

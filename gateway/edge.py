@@ -16,6 +16,7 @@ from gateway.asgi import Answer, App, Receive, Scope, Send
 from gateway.background import Accepter, Backlog
 from gateway.body import BodyLimits, Incoming
 from gateway.calls import Caller, Relayed
+from gateway.delay import due_at_of
 from gateway.directory import Functions
 from gateway.metrics import Metrics
 from gateway.problems import Code, Problem, problem_answer
@@ -151,10 +152,13 @@ class Edge:
             case Problem():
                 return problem_answer(decision)
             case Admitted(manifest=admitted):
+                due_at = due_at_of(request.head, admitted, now=self._rooms.clock.now())
+                if isinstance(due_at, Problem):
+                    return problem_answer(due_at)
                 body = await request.incoming.read(self._body_bytes_max)
                 if isinstance(body, Problem):
                     return problem_answer(body)
-                return await self._run(self._invocation(admitted, request, body), admitted, request)
+                return await self._run(self._invocation(admitted, request, body, due_at), admitted, request)
             case _:
                 assert_never(decision)
 
@@ -166,13 +170,16 @@ class Edge:
             ready=rooms.functions.ready,
             waiting=rooms.backlog.waiting(name),
             waiting_max=self._settings.waiting_max,
+            call_scheduled=self._settings.call_scheduled,
         )
 
     @property
     def _body_bytes_max(self) -> int:
         return min(self._settings.request_bytes_max, self._rooms.broker.body_bytes_max)
 
-    def _invocation(self, manifest: Manifest, request: Arrival, body: bytes | None) -> Invocation:
+    def _invocation(
+        self, manifest: Manifest, request: Arrival, body: bytes | None, due_at: float | None
+    ) -> Invocation:
         now = self._rooms.clock.now()
         return Invocation(
             id=request.id,
@@ -180,7 +187,7 @@ class Edge:
             mode=manifest.mode,
             attempt=1,
             accepted_at=now,
-            due_at=now,
+            due_at=now if due_at is None else max(due_at, now),
             request=request_of(
                 request.scope,
                 request.head,

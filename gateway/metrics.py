@@ -82,8 +82,11 @@ class Metrics:
                 self._series_of(manifest.name, manifest.mode, status)
             if manifest.background:
                 self._accepted.labels(manifest.name)
+            if manifest.has_queue:
                 self._dead_letters.labels(manifest.name, BuryReason.EXPIRED)
                 self._gauge(manifest.name, Depth(), now=0.0)
+            else:
+                self.withdrawn([manifest.name])  # it may have had a queue until now
 
     def withdrawn(self, names: Collection[str]) -> None:
         """These functions are no more: their queue gauges vanish, what was counted stays counted."""

@@ -21,6 +21,7 @@ class Code(StrEnum):
     """The stable names of the gateway's problems; each has a heading in `docs/errors.md`."""
 
     BAD_REQUEST = "bad_request"
+    BAD_DELAY = "bad_delay"
     AMBIGUOUS_LENGTH = "ambiguous_length"
     BODY_INCOMPLETE = "body_incomplete"
     NOT_FOUND = "not_found"
@@ -57,6 +58,7 @@ class Kind:
 
 KINDS: dict[Code, Kind] = {
     Code.BAD_REQUEST: Kind(status=400, title="The request cannot be understood"),
+    Code.BAD_DELAY: Kind(status=400, title="The invocation cannot be put off like that"),
     Code.AMBIGUOUS_LENGTH: Kind(status=400, title="The request has two lengths", close=True),
     Code.BODY_INCOMPLETE: Kind(status=400, title="The body is incomplete", close=True),
     Code.NOT_FOUND: Kind(status=404, title="There is nothing at this address"),

@@ -44,6 +44,8 @@ _NOTED = frozenset(
         b"transfer-encoding",
         b"x-forwarded-for",
         b"x-forwarded-proto",
+        b"x-quarterhour-at",
+        b"x-quarterhour-delay",
     }
 )
 
@@ -63,6 +65,8 @@ class Head:
     forwarded_for: list[bytes] | None = None
     forwarded_proto: bytes | None = None
     traceparent: bytes | None = None
+    delay: tuple[bytes, ...] = ()
+    at: tuple[bytes, ...] = ()
 
     @property
     def has_body(self) -> bool:
@@ -103,6 +107,10 @@ def _note(head: Head, name: bytes, value: bytes) -> None:
         head.traceparent = value
     elif name == b"x-forwarded-proto":
         head.forwarded_proto = value
+    elif name == b"x-quarterhour-delay":
+        head.delay = (*head.delay, value)
+    elif name == b"x-quarterhour-at":
+        head.at = (*head.at, value)
     else:
         head.forwarded_for = [*(head.forwarded_for or ()), value]
 

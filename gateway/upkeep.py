@@ -67,13 +67,13 @@ class Upkeep:
 
     async def tend(self) -> None:
         """Look after all queues once."""
-        background = {name: one for name, one in self._functions.by_name.items() if one.background}
+        queued = {name: one for name, one in self._functions.by_name.items() if one.has_queue}
         counted = self._backlog.mark()
-        depths = await self._broker.tend(background)
+        depths = await self._broker.tend(queued)
         self._backlog.replace(depths, counted)
         known = {name: depth for name, depth in depths.items() if name in self._functions.by_name}
         self._metrics.depths(known, now=self._clock.now())
-        await self._expire(background, depths)
+        await self._expire(queued, depths)
 
     async def _expire(self, functions: Mapping[str, Manifest], depths: Mapping[str, Depth]) -> None:
         before = self._clock.now() - self._waiting_age_s
@@ -121,6 +121,6 @@ class Upkeep:
     async def _record(self, delivery: Delivery) -> Record:
         invocation = delivery.invocation
         record = None
-        if delivery.number > 1 or invocation.attempt > 1:
+        if not delivery.is_new:
             record = await self._broker.read(invocation.function, invocation.id)
         return waiting(invocation) if record is None else due(record, invocation)

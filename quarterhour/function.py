@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from quarterhour.retry import RetryPolicy
+from quarterhour.schedule import is_schedule
 
 __all__ = [
     "BACKGROUND_SUFFIX",
@@ -80,6 +81,11 @@ class Manifest:
         """Where the function is reached: its own paths, or else the default route."""
         return self.path or (default_route(self.name),)
 
+    @property
+    def has_queue(self) -> bool:
+        """Whether invocations of it can wait on a queue: it runs in the background, or by schedule."""
+        return self.background or self.schedule is not None
+
     def takes(self, method: str) -> bool:
         """Whether the function is for requests with this method."""
         return not self.method or method in self.method
@@ -105,7 +111,13 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Manifest":
-        """The manifest that `to_json` wrote; unknown keys of a newer version are passed over."""
+        """The manifest that `to_json` wrote; unknown keys of a newer version are passed over.
+
+        Raises `KeyError`, `TypeError`, `ValueError`.
+        """
+        if data["schedule"] is not None and not is_schedule(data["schedule"]):
+            message = f"{data['schedule']!r} is no schedule."
+            raise ValueError(message)
         return cls(
             name=data["name"],
             runtime=data["runtime"],

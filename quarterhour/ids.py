@@ -1,13 +1,15 @@
 """Ids of invocations: UUIDv7, so that they sort by the time of their acceptance."""
 
+import hashlib
 import re
 import secrets
 import socket
+import uuid
 from collections.abc import Callable
 
 import uuid_utils
 
-__all__ = ["MakeId", "is_invocation_id", "new_id", "new_process_name"]
+__all__ = ["MakeId", "firing_id", "is_invocation_id", "new_id", "new_process_name"]
 
 MakeId = Callable[[], str]
 
@@ -17,6 +19,16 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 def new_id() -> str:
     """A new UUIDv7 in its usual text form."""
     return str(uuid_utils.uuid7())
+
+
+def firing_id(function: str, moment: float) -> str:
+    """The id of a schedule's firing at `moment` (Unix s): a UUIDv7, the same whoever makes it."""
+    milliseconds = round(moment * 1000)
+    digest = hashlib.sha256(f"{function} {milliseconds}".encode()).digest()
+    data = bytearray(milliseconds.to_bytes(6, "big") + digest[:10])
+    data[6] = data[6] & 0x0F | 0x70  # version 7
+    data[8] = data[8] & 0x3F | 0x80  # the variant of RFC 9562
+    return str(uuid.UUID(bytes=bytes(data)))
 
 
 def is_invocation_id(text: str) -> bool:

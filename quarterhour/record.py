@@ -26,6 +26,7 @@ __all__ = [
     "Record",
     "buried",
     "decode_record",
+    "delayed",
     "due",
     "encode_record",
     "handed_back",
@@ -93,6 +94,11 @@ def waiting(invocation: Invocation) -> Record:
         accepted_at=invocation.accepted_at,
         due_at=invocation.due_at,
     )
+
+
+def delayed(invocation: Invocation) -> Record:
+    """The record of an invocation that is not due yet; the broker has none about it."""
+    return replace(waiting(invocation), state=State.DELAYED)
 
 
 def due(record: Record, invocation: Invocation) -> Record:

@@ -74,6 +74,7 @@ class GatewaySettings:
     waiting_max: int = 100_000
     waiting_age_s: float = 21_600.0
     expose_errors: bool = False
+    call_scheduled: bool = False
     trusted_proxies: tuple[Network, ...] = ()
     log_format: LogFormat = "auto"
 
@@ -126,6 +127,7 @@ class UpSettings:
     function_environment: tuple[str, ...] = ()
     function_python: Path | None = None
     expose_errors: bool = True
+    call_scheduled: bool = True
     trusted_proxies: tuple[Network, ...] = ()
     drain_s: float = 30.0
     watch: bool = True
@@ -220,6 +222,12 @@ OPTIONS: Mapping[str, Option] = {
             "expose-errors",
             switch(),
             "Whether the answer of a failing function shows where in its code it failed.",
+        ),
+        _option(
+            "call_scheduled",
+            "call-scheduled",
+            switch(),
+            "Whether a function with a schedule can be called by its address too, to try it out.",
         ),
         _option(
             "trusted_proxies",

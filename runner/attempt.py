@@ -15,10 +15,12 @@ from quarterhour import record as records
 from quarterhour.broker.port import Delivery, Records, Run, Settlement, Work
 from quarterhour.clock import Clock
 from quarterhour.errors import BrokerUnavailable, Conflict
+from quarterhour.function import Mode
 from quarterhour.invocation import Invocation, next_attempt
 from quarterhour.outcome import Error, Failed, Outcome, error_of
 from quarterhour.record import Record
 from quarterhour.retry import BuryReason, Disposition, Retry, decide
+from quarterhour.schedule import next_run
 from runner.catalog import Entry
 from runner.leases import Lease, Leases
 from runner.metrics import Metrics
@@ -45,13 +47,18 @@ class Verdict(Enum):
     BURY_AS_LOST = auto()
 
 
-def verdict(record: Record, *, attempt: int, deliveries: int, now: float, waiting_age_s: float) -> Verdict:
-    """What to do with delivery number `deliveries` of `attempt`, whose record is `record`."""
+def verdict(
+    record: Record, *, attempt: int, deliveries: int, now: float, waiting_age_s: float, missed: bool = False
+) -> Verdict:
+    """What to do with delivery number `deliveries` of `attempt`, whose record is `record`.
+
+    `missed`: it is a schedule's firing, nobody had it before, and the next one is due already.
+    """
     if records.is_settled(record, attempt):
         return Verdict.ACKNOWLEDGE
     if len(record.notes) >= records.OPEN_NOTES_MAX:
         return Verdict.BURY_AS_LOST
-    if not record.notes and now > record.due_at + waiting_age_s:
+    if not record.notes and (missed or now > record.due_at + waiting_age_s):
         return Verdict.EXPIRE
     if deliveries == 1 and not record.notes:
         return Verdict.START
@@ -164,12 +171,14 @@ class Attempts:
         if record is None:
             return
         begun = _Begun(delivery=delivery, lease=lease, record=record, entry=entry)
+        now = self._clock.now()
         what = verdict(
             record,
             attempt=delivery.invocation.attempt,
             deliveries=delivery.number,
-            now=self._clock.now(),
+            now=now,
             waiting_age_s=self._waiting_age_s,
+            missed=_is_missed(delivery, entry.manifest.schedule, now),
         )
         match what:
             case Verdict.START:
@@ -192,8 +201,8 @@ class Attempts:
     async def _record_of(self, delivery: Delivery) -> Record | None:
         """The record as this delivery finds it; None if somebody else runs the invocation now."""
         invocation = delivery.invocation
-        if delivery.number == 1 and invocation.attempt == 1 and not delivery.doubtful:
-            return records.waiting(invocation)  # nobody can have written one
+        if delivery.is_new:
+            return records.waiting(invocation)
         if delivery.doubtful and (run := await self._work.who_runs(invocation.id)) is not None:
             log.info(
                 "runs_elsewhere", function=invocation.function, invocation=invocation.id, runner=run.runner
@@ -305,6 +314,17 @@ class Attempts:
                 reason=reason,
                 see=f"quarterhour status {record.id}",
             )
+
+
+def _is_missed(delivery: Delivery, schedule: str | None, now: float) -> bool:
+    """Whether it is a firing that nobody had before, and its schedule has fired again since."""
+    invocation = delivery.invocation
+    if invocation.mode is not Mode.SCHEDULED or schedule is None:
+        return False
+    if delivery.number > 1 or delivery.doubtful or invocation.attempt > 1:
+        return False
+    following = next_run(schedule, invocation.due_at)
+    return following is not None and following <= now
 
 
 def _unrunnable(entry: Entry, now: float) -> Finished:

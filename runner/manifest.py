@@ -81,8 +81,7 @@ def read_manifest(
         warnings = (_capped(places["timeout"], timeout_s, limit_s, background=background),)
     if "excluded_path" in values and "path" not in values:
         warnings += (f"{places['excluded_path']}: excluded_path does nothing without a path.",)
-    warnings += tuple(f"{places[key]}: {key} {_NOT_YET[key]}." for key in _NOT_YET if key in values)
-    policy = RetryPolicy()
+    policy = RetryPolicy() if background else RetryPolicy(retries=0)
     manifest = Manifest(
         name=name,
         runtime=runtime,
@@ -257,11 +256,6 @@ KEYS: Mapping[str, _Key] = {
     ),
     "environment": _Key(_variables, "a table of variables with text values", toml_only=True),
     "returned_status": _Key(_returned_status, "'fail' or 'ignore'"),
-}
-
-# What is read and checked, but does nothing in this version; silence would look like success.
-_NOT_YET: Mapping[str, str] = {
-    "schedule": "is not fired by this version",
 }
 
 # Netlify's names of keys, which stand in the TOML files of their users.

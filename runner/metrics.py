@@ -84,11 +84,13 @@ class Metrics:
     def start_at_zero(self, functions: Iterable[Manifest]) -> None:
         """Make every series of these functions exist, so that `increase()` sees the first failure."""
         for manifest in functions:
-            for result in RESULTS:
-                self._outcomes.labels(manifest.name, manifest.mode, result)
+            modes = {manifest.mode, *([Mode.SCHEDULED] if manifest.schedule is not None else [])}
+            for mode in modes:
+                for result in RESULTS:
+                    self._outcomes.labels(manifest.name, mode, result)
+                self._attempt_s.labels(manifest.name, mode)
             for reason in BuryReason:
                 self._dead_letters.labels(manifest.name, reason)
-            self._attempt_s.labels(manifest.name, manifest.mode)
             self._retries.labels(manifest.name)
             self._refused.labels(manifest.name)
             self._queue_s.labels(manifest.name)

@@ -33,14 +33,14 @@ class Puller:
     def serve(self, functions: Collection[str]) -> None:
         """From now on work of just these functions is pulled; each is looked at once."""
         self._turns.serve(functions)
-        self._ring(functions)
+        self.ring(functions)
 
     async def listen(self) -> None:
         """Hear the bells, until cancelled: a broker that does not answer is asked again."""
         while True:
             try:
                 async for names in self._work.bells():
-                    self._ring(names)
+                    self.ring(names)
             except BrokerUnavailable as error:
                 log.warning("bells_not_heard", why=str(error))
             await asyncio.sleep(AGAIN_S)
@@ -66,7 +66,8 @@ class Puller:
         if self._pulls:
             await asyncio.wait(self._pulls)
 
-    def _ring(self, names: Collection[str]) -> None:
+    def ring(self, names: Collection[str]) -> None:
+        """These functions may have work."""
         self._turns.ring(names)
         self._news.set()
 

@@ -20,6 +20,7 @@ from quarterhour.processes import background, end_with_parent, settle_memory, st
 from quarterhour.settings import RunnerSettings
 from runner.attempt import Attempts
 from runner.catalog import Catalog, Entry, load_catalog
+from runner.clockwork import Clockwork
 from runner.leases import Leases
 from runner.metrics import Metrics, serve_metrics
 from runner.pull import Puller
@@ -77,6 +78,7 @@ class Runner:
             waiting_age_s=settings.waiting_age_s,
         )
         self._puller = Puller(work=broker, slots=slots, attempts=self._attempts, tasks=self._tasks)
+        self._clockwork = Clockwork(self._puller.ring, clock)
         self._server = Server(
             sandbox=sandbox, slots=slots, find=self._find, metrics=metrics, clock=clock, tasks=self._tasks
         )
@@ -97,7 +99,9 @@ class Runner:
         try:
             async with self._tasks, background(self._leases.keep(), self._look_after()):
                 await self._start(catalog)
-                async with background(self._puller.listen(), self._puller.run(), self._follow_changes()):
+                async with background(
+                    self._puller.listen(), self._puller.run(), self._clockwork.run(), self._follow_changes()
+                ):
                     await stop.wait()
                 await self._drain()
         finally:
@@ -117,6 +121,7 @@ class Runner:
         await self._broker.serve(self.name, self._server.take)
         await self._broker.on_roll_call(self._beat)
         self._puller.serve(list(self._entries))
+        self._clockwork.serve(self._manifests)
         await self._beat()
         settle_memory()
         log.info(
@@ -128,7 +133,7 @@ class Runner:
         )
 
     async def _announce(self) -> None:
-        await self._broker.prepare([manifest for manifest in self._manifests if manifest.background])
+        await self._broker.prepare([manifest for manifest in self._manifests if manifest.has_queue])
         await self._broker.announce(self._manifests)
 
     async def _follow_changes(self) -> None:
@@ -146,10 +151,11 @@ class Runner:
         await self._keep_workers()
         self._metrics.start_at_zero(different.announce)
         self._puller.serve(list(entries))
+        self._clockwork.serve(self._manifests)
         while True:
             try:
                 # A function is served before it is known, and known no more before it is not served.
-                await self._broker.prepare([each for each in different.announce if each.background])
+                await self._broker.prepare([each for each in different.announce if each.has_queue])
                 await self._broker.withdraw(different.gone)
                 await self._beat()
                 await self._broker.announce(different.announce)

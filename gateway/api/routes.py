@@ -18,6 +18,7 @@ from gateway.directory import Functions, Runners
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.problems import Code, Problem, code_of_status, problem_answer
 from quarterhour.broker.port import Status
+from quarterhour.clock import Clock
 from quarterhour.errors import BrokerUnavailable
 from quarterhour.ids import is_invocation_id
 
@@ -36,6 +37,7 @@ class ApiRooms:
     runners: Runners
     statuses: Statuses
     metrics: Metrics
+    clock: Clock
     ready: Callable[[], Problem | None]
 
 
@@ -141,7 +143,9 @@ async def _find(statuses: Statuses, invocation_id: str, wait: str) -> Status | P
 
 
 def _function(rooms: ApiRooms, name: str) -> dict[str, Any]:
-    return function_shape(rooms.functions.by_name[name], runners=len(rooms.runners.serving(name)))
+    return function_shape(
+        rooms.functions.by_name[name], runners=len(rooms.runners.serving(name)), now=rooms.clock.now()
+    )
 
 
 def _wait_s(text: str) -> float | None:

@@ -10,6 +10,7 @@ from quarterhour.broker.port import Beat, Status
 from quarterhour.function import Manifest
 from quarterhour.lifecycle import FINAL, State
 from quarterhour.record import Attempt
+from quarterhour.schedule import next_run
 
 __all__ = ["function_shape", "invocation_shape", "iso_time", "result_shape", "target_shapes"]
 
@@ -24,15 +25,16 @@ def iso_time(moment: float | None) -> str | None:
     return text.replace("+00:00", "Z")
 
 
-def function_shape(manifest: Manifest, *, runners: int) -> dict[str, Any]:
-    """A function; `runners` counts the live ones that serve it."""
+def function_shape(manifest: Manifest, *, runners: int, now: float) -> dict[str, Any]:
+    """A function; `runners` counts the live ones that serve it, `now` is in Unix seconds."""
+    schedule = manifest.schedule
     return {
         "name": manifest.name,
         "mode": manifest.mode,
         "runtime": manifest.runtime,
         "url": manifest.paths[0],
-        "schedule": manifest.schedule,
-        "next_run": None,
+        "schedule": schedule,
+        "next_run": iso_time(next_run(schedule, now)) if schedule is not None else None,
         "error": manifest.error,
         "paths": manifest.paths,
         "excluded_paths": manifest.excluded_path,

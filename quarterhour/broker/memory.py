@@ -7,20 +7,29 @@ when somebody pulls, tends or asks, so that a test's clock drives everything.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
 import structlog
 
-from quarterhour.broker.memory_answer import MESSAGE_BYTES_MAX, MemoryAnswer
-from quarterhour.broker.memory_store import DeadLetter, Listener, Message, Store
+from quarterhour.broker.memory_answer import MemoryAnswer
+from quarterhour.broker.memory_store import (
+    MESSAGE_BYTES_MAX,
+    DeadLetter,
+    Listener,
+    Message,
+    Store,
+    envelope_of,
+    message_of,
+)
 from quarterhour.broker.names import function_token, invocation_token, runner_token
 from quarterhour.broker.port import (
     Answer,
     Beat,
     Broker,
     BrokerOptions,
+    Cursor,
     Delivery,
     Depth,
     Run,
@@ -33,13 +42,12 @@ from quarterhour.errors import (
     BrokerUnavailable,
     EnvelopeError,
     RunnerGone,
-    TooLarge,
     UnknownVersion,
 )
-from quarterhour.function import Manifest
-from quarterhour.invocation import Invocation, decode_invocation, encode_invocation
+from quarterhour.function import Manifest, Mode
+from quarterhour.invocation import Invocation, decode_invocation
 from quarterhour.lifecycle import FINAL, State
-from quarterhour.record import Record, due, is_settled, waiting
+from quarterhour.record import Record, delayed, due, is_settled, waiting
 from quarterhour.reply import Refusal, Refused, Reply
 
 __all__ = ["MemoryBroker", "Store", "connect", "store_of"]
@@ -107,7 +115,7 @@ class MemoryBroker:
     async def call(self, runner: str, invocation: Invocation) -> Reply | Stream:
         """Have `runner` run `invocation`."""
         self._ready()
-        envelope = _envelope(invocation)
+        envelope = envelope_of(invocation)
         take = self.store.servers.get(runner_token(runner))
         if take is None:
             message = f"Nobody serves as runner {runner}."
@@ -150,8 +158,9 @@ class MemoryBroker:
     async def enqueue(self, invocation: Invocation) -> None:
         """Put an invocation on the queue, once for each id."""
         self._ready()
-        message = _message(invocation)
-        if self.store.accept(message, self._clock.now()):
+        message = message_of(invocation)
+        now = self._clock.now()
+        if self.store.accept(message, now) and message.due_at <= now:
             self.store.ring({invocation.function})
 
     async def tend(self, functions: Collection[str]) -> Mapping[str, Depth]:
@@ -160,8 +169,32 @@ class MemoryBroker:
         self.store.fire(self._clock.now())
         boot = self._clock.boot()
         depths = {name: self.store.depth(function_token(name), boot) for name in functions}
-        self.store.ring([name for name, depth in depths.items() if depth.waiting or depth.leased])
+        self.store.ring([name for name, queue in self.store.queues.items() if queue])
         return depths
+
+    # Schedules
+
+    async def cursors(self) -> Mapping[str, Cursor]:
+        """All cursors by function."""
+        self._ready()
+        return dict(self.store.cursors)
+
+    async def place(self, cursor: Cursor, firings: Sequence[Invocation]) -> Cursor:
+        """Store the cursor and the firings in one step."""
+        self._ready()
+        function_token(cursor.function)
+        messages = [message_of(firing) for firing in firings]
+        now = self._clock.now()
+        placed = self.store.place(cursor, messages, now)
+        if any(message.due_at <= now for message in messages):
+            self.store.ring({cursor.function})
+        return placed
+
+    async def unplace(self, cursor: Cursor) -> None:
+        """Remove the firings to come, and the cursor."""
+        self._ready()
+        self.store.fire(self._clock.now())
+        self.store.unplace(cursor)
 
     # Work
 
@@ -263,7 +296,7 @@ class MemoryBroker:
         self._ready()
         record, retry = settlement.record, settlement.retry
         now = self._clock.now()
-        message = _message(retry) if retry is not None else None
+        message = message_of(retry) if retry is not None else None
         if record.state is State.DEAD:
             self._store_dead(record, settlement.delivery.envelope)
         else:
@@ -331,6 +364,8 @@ class MemoryBroker:
         if record is not None and record.state in FINAL:
             return Status(record=record)
         message = self.store.waiting_attempt(invocation_id)
+        if message is None and (later := self._delayed(invocation_id)) is not None:
+            return Status(record=delayed(later))
         if message is not None:
             invocation = decode_invocation(message.envelope)
             record = due(record, invocation) if record is not None else waiting(invocation)
@@ -338,6 +373,14 @@ class MemoryBroker:
             return None
         run = await self.who_runs(invocation_id) if message is not None else None
         return Status(record=record, run=run)
+
+    def _delayed(self, invocation_id: str) -> Invocation | None:
+        """A first attempt that was accepted for later: neither a retry nor a schedule's firing."""
+        message = self.store.later.get(invocation_id)
+        if message is None or message.attempt > 1:
+            return None
+        invocation = decode_invocation(message.envelope)
+        return invocation if invocation.mode is not Mode.SCHEDULED else None
 
     @asynccontextmanager
     async def changes(self, invocation_id: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
@@ -408,24 +451,6 @@ class MemoryBroker:
         """Call `answer` whenever a gateway asks who is there."""
         self._ready()
         self.listener.roll_call = answer
-
-
-def _envelope(invocation: Invocation) -> bytes:
-    envelope = encode_invocation(invocation)
-    if len(envelope) > MESSAGE_BYTES_MAX:
-        message = f"The invocation takes {len(envelope)} bytes; the broker takes {MESSAGE_BYTES_MAX}."
-        raise TooLarge(message)
-    return envelope
-
-
-def _message(invocation: Invocation) -> Message:
-    return Message(
-        function=function_token(invocation.function),
-        id=invocation_token(invocation.id),
-        attempt=invocation.attempt,
-        due_at=invocation.due_at,
-        envelope=_envelope(invocation),
-    )
 
 
 def _token(delivery: Delivery) -> Message:

@@ -3,13 +3,12 @@
 import asyncio
 
 from quarterhour.broker.flow import Inlet, Outlet
+from quarterhour.broker.memory_store import reply_bytes
 from quarterhour.broker.port import Stream
-from quarterhour.outcome import Error, Failed, Response
-from quarterhour.reply import Chunk, Reply, decode_reply, encode_reply
+from quarterhour.outcome import Response
+from quarterhour.reply import Chunk, Reply, decode_reply
 
-__all__ = ["MESSAGE_BYTES_MAX", "MemoryAnswer"]
-
-MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+__all__ = ["MemoryAnswer"]
 
 
 class MemoryAnswer:
@@ -23,9 +22,9 @@ class MemoryAnswer:
     async def __call__(self, reply: Reply) -> None:
         """The reply, or the end of a stream."""
         if self._inlet is not None:
-            self._inlet.feed(decode_reply(_reply_bytes(reply)))
+            self._inlet.feed(decode_reply(reply_bytes(reply)))
         elif not self._reply.done():
-            self._reply.set_result(decode_reply(_reply_bytes(reply)))
+            self._reply.set_result(decode_reply(reply_bytes(reply)))
 
     async def begin(self, head: Response) -> None:
         """Begin a stream."""
@@ -48,11 +47,3 @@ class MemoryAnswer:
         await self._outlet.take(len(chunk))
         if self._inlet is not None:
             self._inlet.feed(Chunk(data=chunk))
-
-
-def _reply_bytes(reply: Reply) -> bytes:
-    data = encode_reply(reply)
-    if len(data) <= MESSAGE_BYTES_MAX:
-        return data
-    message = f"The response takes {len(data)} bytes; the broker takes {MESSAGE_BYTES_MAX}."
-    return encode_reply(Failed(error=Error(type="ResponseTooLarge", message=message)))

@@ -1,22 +1,35 @@
-"""What the connections of a memory broker share: queues, retries, records, and who listens.
+"""What the connections of a memory broker share: queues, what is due later, records, and who listens.
 
 Synchronous and without a clock of its own: every moment is an argument.
 """
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from quarterhour.broker.port import Answer, Beat, BrokerOptions, Depth, Run
-from quarterhour.errors import Conflict
+from quarterhour.broker.names import function_token, invocation_token
+from quarterhour.broker.port import Answer, Beat, BrokerOptions, Cursor, Depth, Run
+from quarterhour.errors import Conflict, TooLarge
 from quarterhour.function import Manifest
-from quarterhour.invocation import Invocation
+from quarterhour.invocation import Invocation, encode_invocation
 from quarterhour.lifecycle import FINAL, State
+from quarterhour.outcome import Error, Failed
 from quarterhour.record import Record, decode_record, encode_record
+from quarterhour.reply import Reply, encode_reply
 
-__all__ = ["DeadLetter", "Listener", "Message", "Store"]
+__all__ = [
+    "MESSAGE_BYTES_MAX",
+    "DeadLetter",
+    "Listener",
+    "Message",
+    "Store",
+    "envelope_of",
+    "message_of",
+    "reply_bytes",
+]
 
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 REPEATS_REMEMBERED_S = 120.0
 
 
@@ -36,6 +49,35 @@ class Message:
     def is_leased(self, boot: float) -> bool:
         """Whether a runner holds it now."""
         return self.leased and boot < self.free_at
+
+
+def envelope_of(invocation: Invocation) -> bytes:
+    """The invocation as it is stored. Raises `TooLarge`."""
+    envelope = encode_invocation(invocation)
+    if len(envelope) > MESSAGE_BYTES_MAX:
+        message = f"The invocation takes {len(envelope)} bytes; the broker takes {MESSAGE_BYTES_MAX}."
+        raise TooLarge(message)
+    return envelope
+
+
+def message_of(invocation: Invocation) -> Message:
+    """The invocation's attempt as it lies on a queue. Raises `TooLarge`."""
+    return Message(
+        function=function_token(invocation.function),
+        id=invocation_token(invocation.id),
+        attempt=invocation.attempt,
+        due_at=invocation.due_at,
+        envelope=envelope_of(invocation),
+    )
+
+
+def reply_bytes(reply: Reply) -> bytes:
+    """The reply as it travels; one that is too large becomes a failure."""
+    data = encode_reply(reply)
+    if len(data) <= MESSAGE_BYTES_MAX:
+        return data
+    message = f"The response takes {len(data)} bytes; the broker takes {MESSAGE_BYTES_MAX}."
+    return encode_reply(Failed(error=Error(type="ResponseTooLarge", message=message)))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,7 +105,9 @@ class Store:
         """An empty store."""
         self.away = False
         self.queues: dict[str, dict[tuple[str, int], Message]] = {}
-        self.retries: dict[str, Message] = {}
+        self.later: dict[str, Message] = {}
+        self.placed: dict[str, set[str]] = {}
+        self.cursors: dict[str, Cursor] = {}
         self.records: dict[str, Stored] = {}
         self.dead_letters: dict[str, DeadLetter] = {}
         self.concurrency: dict[str, int | None] = {}
@@ -83,7 +127,7 @@ class Store:
         if message.id in self._accepted:
             return False
         self._accepted[message.id] = now
-        self.put(message)
+        self.schedule(message, now)
         return True
 
     def put(self, message: Message) -> None:
@@ -91,21 +135,46 @@ class Store:
         self.queues.setdefault(message.function, {})[message.id, message.attempt] = message
 
     def schedule(self, message: Message, now: float) -> None:
-        """Put a retry on the queue when it is due."""
+        """Put an attempt on its queue when it is due."""
         if message.due_at <= now:
             self.put(message)
             return
-        self.retries[message.id] = message
+        self.later[message.id] = message
         heapq.heappush(self._schedule, (message.due_at, message.id, message.attempt))
 
     def fire(self, now: float) -> None:
-        """Move the retries that are due to their queues."""
+        """Move the attempts that are due to their queues."""
         while self._schedule and self._schedule[0][0] <= now:
             _, invocation_id, attempt = heapq.heappop(self._schedule)
-            message = self.retries.get(invocation_id)
+            message = self.later.get(invocation_id)
             if message is not None and message.attempt == attempt:
-                del self.retries[invocation_id]
+                del self.later[invocation_id]
                 self.put(message)
+
+    def place(self, cursor: Cursor, firings: Sequence[Message], now: float) -> Cursor:
+        """Store a cursor over the revision that it carries, and schedule the firings."""
+        self._check(cursor)
+        self._revision += 1
+        stored = self.cursors[cursor.function] = replace(cursor, revision=self._revision)
+        still_to_come = self.placed.get(cursor.function, set()) & self.later.keys()
+        self.placed[cursor.function] = still_to_come | {firing.id for firing in firings}
+        for firing in firings:
+            self.schedule(firing, now)
+        return stored
+
+    def unplace(self, cursor: Cursor) -> None:
+        """Remove a cursor and the firings that are still to come."""
+        self._check(cursor)
+        del self.cursors[cursor.function]
+        for invocation_id in self.placed.pop(cursor.function, ()):
+            self.later.pop(invocation_id, None)
+
+    def _check(self, cursor: Cursor) -> None:
+        stored = self.cursors.get(cursor.function)
+        revision = stored.revision if stored is not None else 0
+        if cursor.revision != revision:
+            message = f"The cursor of {cursor.function} has revision {revision}, not {cursor.revision}."
+            raise Conflict(message)
 
     def take(self, function: str, boot: float, lease_s: float) -> Message | None:
         """Lease the first attempt of `function` that is free; None if there is none."""

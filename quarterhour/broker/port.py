@@ -7,13 +7,13 @@ Every coroutine here may raise `BrokerUnavailable`, within `ANSWER_S` of the cal
 known whether it took effect, and repeating it is safe. None of them buffers for a later connection.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from quarterhour.clock import Clock, SystemClock
-from quarterhour.function import Manifest
+from quarterhour.function import Manifest, Mode
 from quarterhour.invocation import Invocation
 from quarterhour.outcome import Response
 from quarterhour.record import Record
@@ -28,12 +28,14 @@ __all__ = [
     "Calls",
     "Connect",
     "Connection",
+    "Cursor",
     "Delivery",
     "Depth",
     "Directory",
     "Queue",
     "Records",
     "Run",
+    "Schedules",
     "Settlement",
     "Status",
     "Stream",
@@ -75,6 +77,15 @@ class Delivery:
     doubtful: bool
     token: object
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nobody can have written a record yet, so that there is none to look at.
+
+        The firing of a schedule may come again as a first delivery: it was placed twice, or fired twice.
+        """
+        first = self.number == 1 and self.invocation.attempt == 1 and not self.doubtful
+        return first and self.invocation.mode is not Mode.SCHEDULED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
@@ -113,6 +124,20 @@ class Status:
 
     record: Record
     run: Run | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """How far the firings of a function's schedule are placed: all up to `placed_until` (Unix s).
+
+    `revision` is the broker's, for the compare-and-set: 0 while nothing is stored. A cursor whose
+    firings are being removed, or that cannot be read, has the schedule "", which is nobody's.
+    """
+
+    function: str
+    schedule: str
+    placed_until: float
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +237,7 @@ class Queue(Protocol):
     async def enqueue(self, invocation: Invocation) -> None:
         """Return once the invocation is safely stored (fsynced, as far as the broker does that).
 
+        One whose `due_at` is still to come is put on its queue then, by the broker itself.
         Repeats with the same id store it once. Raises `TooLarge`.
         """
         ...
@@ -220,7 +246,34 @@ class Queue(Protocol):
         """Look after the queues of `functions` and return how deep they are.
 
         Called about once a second by every gateway: tells runners of work that they may have
-        missed, and removes what is settled.
+        missed, and removes what is settled. Both for every queue there is, since a function that has
+        no queue any more may have left work on it.
+        """
+        ...
+
+
+class Schedules(Protocol):
+    """Firings of schedules, placed ahead of their moments: the broker itself puts them on their queues.
+
+    Any number of gateways may try to place the same: the cursor's revision lets exactly one.
+    """
+
+    async def cursors(self) -> Mapping[str, Cursor]:
+        """The cursors of all functions that have one, by function."""
+        ...
+
+    async def place(self, cursor: Cursor, firings: Sequence[Invocation]) -> Cursor:
+        """Store, in one step, `cursor` over the revision that it carries, and `firings`.
+
+        Each firing goes on its queue at its `due_at`, at once if that has passed. Returns the cursor
+        with its new revision. Raises `Conflict`: somebody else was first, and nothing is stored.
+        """
+        ...
+
+    async def unplace(self, cursor: Cursor) -> None:
+        """Remove the firings that are still to come, and the cursor. Raises `Conflict`.
+
+        If it ends half-way the cursor has no schedule any more, and this is to be done again.
         """
         ...
 
@@ -329,7 +382,7 @@ class Directory(Protocol):
         ...
 
 
-class Broker(Connection, Calls, Queue, Work, Records, Directory, Protocol):
+class Broker(Connection, Calls, Queue, Schedules, Work, Records, Directory, Protocol):
     """Everything together; what `connect` of an adapter gives."""
 
 

@@ -201,6 +201,7 @@ def _described(invocation: dict[str, Any]) -> str:
         ("id", invocation["id"]),
         ("function", invocation["function"]),
         ("state", invocation["state"]),
+        ("due", invocation.get("due_at") if invocation["state"] == State.DELAYED else None),
         ("attempt", invocation.get("attempt")),
         ("outcome", invocation.get("outcome")),
         ("reason", invocation.get("reason")),

@@ -58,13 +58,14 @@ def table(functions: Sequence[Mapping[str, Any]]) -> str:
     """The functions as a table for a terminal."""
     if not functions:
         return "No functions are known: write one into the folder that `quarterhour up` or a runner serves."
-    header = ("NAME", "MODE", "URL", "SCHEDULE", "ERROR")
+    header = ("NAME", "MODE", "URL", "SCHEDULE", "NEXT RUN", "ERROR")
     rows = [header] + [
         (
             str(function["name"]),
             str(function["mode"]),
             " ".join(function["paths"]),
             str(function.get("schedule") or "-"),
+            _time(function.get("next_run")),
             _one_line(function.get("error") or "-"),
         )
         for function in functions
@@ -74,6 +75,11 @@ def table(functions: Sequence[Mapping[str, Any]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip()
         for row in rows
     )
+
+
+def _time(moment: str | None) -> str:
+    """An ISO time of the API to the second, for people."""
+    return "-" if moment is None else moment[:19].replace("T", " ") + "Z"
 
 
 def _about(function: Mapping[str, Any]) -> str:

@@ -4,14 +4,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 
-from quarterhour.broker import Broker
-from quarterhour.broker.port import ANSWER_S, Beat
-from quarterhour.errors import BrokerUnavailable
+from quarterhour.broker import Broker, BrokerOptions
+from quarterhour.broker.nats.layout import Layout
+from quarterhour.broker.port import ANSWER_S, Beat, Cursor
+from quarterhour.errors import BrokerUnavailable, Conflict
+from quarterhour.function import Mode
+from quarterhour.ids import firing_id
 from tests.broker.worlds import World, complete, invocation, manifest, pulled, retry
 from tests.nats_server import NatsServer
 from tests.waiting import eventually
@@ -56,6 +61,8 @@ async def fails_at_once(broker: Broker) -> None:
         broker.status(sent.id),
         broker.read("report", sent.id),
         broker.functions(),
+        broker.cursors(),
+        broker.place(Cursor(function="report", schedule="@daily", placed_until=0.0), [sent]),
         broker.announce([manifest()]),
         broker.call("runner", sent),
         broker.beat(Beat(runner="r", functions=(), slots=0)),
@@ -246,6 +253,57 @@ async def test_everything_is_still_there_after_a_clean_restart(own: World, serve
     assert status.record.state == "succeeded"
     deliveries = await eventually(lambda: _attempts(broker, 2), deadline_s=15, what="the retry comes")
     assert deliveries == [again.invocation.id]
+
+
+async def test_what_was_placed_ahead_is_fired_after_a_crash_without_any_gateway(
+    own: World, server: NatsServer
+) -> None:
+    runner = await own.connect("runner", lease_s=30)
+    await runner.prepare([manifest()])
+    async with AsyncExitStack() as stack:
+        gateway = await World(url=own.url, stack=stack, namespace=own.namespace).connect("gateway")
+        now = time.time()
+        delayed = invocation(due_at=now + 1.5)
+        fired = [
+            invocation(id=firing_id("report", now + late_s), mode=Mode.SCHEDULED, due_at=now + late_s)
+            for late_s in (0.5, 1.0, 2.0)  # the first two fall due while the server is away
+        ]
+        await gateway.enqueue(delayed)
+        stored = await gateway.place(Cursor(function="report", schedule="@daily", placed_until=now), fired)
+    await kill(server, runner)
+    await asyncio.sleep(1.2)
+    await start(server, runner)
+    assert await runner.cursors() == {"report": stored}
+    found: list[str] = []
+
+    async def all_there() -> bool:
+        found.extend(delivery.invocation.id for delivery in await pulled(runner))
+        return len(found) >= 4
+
+    await eventually(all_there, deadline_s=10, what="all of them are fired")
+    assert sorted(found) == sorted(one.id for one in (*fired, delayed))
+    assert await pulled(runner) == []
+
+
+async def test_unplacing_that_ended_half_way_is_seen_and_repeated(own: World, server: NatsServer) -> None:
+    broker = await own.connect(lease_s=30)
+    await broker.prepare([manifest()])
+    soon = time.time() + 2.5
+    sent = invocation(id=firing_id("report", soon), mode=Mode.SCHEDULED, due_at=soon)
+    stored = await broker.place(Cursor(function="report", schedule="@daily", placed_until=soon), [sent])
+    layout = Layout(BrokerOptions(url=own.url, name="test", namespace=own.namespace))
+    mark = layout.unplaced(stored)
+    client = await nats.connect(own.url)
+    await client.jetstream().publish(mark.subject, mark.payload, headers=mark.headers)
+    await client.close()
+    [(name, seen)] = (await broker.cursors()).items()
+    assert (name, seen.schedule) == ("report", "")
+    with pytest.raises(Conflict):
+        await broker.place(replace(stored, placed_until=soon + 1), [])
+    await broker.unplace(seen)
+    assert await broker.cursors() == {}
+    await asyncio.sleep(max(0.0, soon + 0.5 - time.time()))
+    assert await pulled(broker) == []
 
 
 async def _attempts(broker: Broker, attempt: int) -> list[str]:

@@ -145,6 +145,19 @@ async def test_tending_rings_for_what_waits_or_is_leased(world: World) -> None:
         assert await asyncio.wait_for(leased, 5) == {"report"}
 
 
+async def test_tending_rings_for_what_was_left_by_a_function_without_a_queue(world: World) -> None:
+    runner, gateway = await world.connect("runner", lease_s=30), await world.connect("gateway")
+    await runner.prepare([manifest()])
+    async with aclosing(runner.bells()) as bells:  # type: ignore[type-var]
+        await gateway.enqueue(invocation())
+        await hear(bells, {"report"})
+        await asyncio.sleep(0.2)  # the ring of the accept is over
+        rung = asyncio.ensure_future(anext(bells))
+        await asyncio.sleep(0)
+        assert await gateway.tend([]) == {}
+        assert await asyncio.wait_for(rung, 4) == {"report"}
+
+
 async def test_a_retry_is_rung_for_once_it_is_due(world: World) -> None:
     runner, gateway = await world.connect("runner"), await world.connect("gateway")
     await runner.prepare([manifest()])

@@ -1,4 +1,5 @@
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +30,7 @@ BROKEN = {
     "paths": ["/.netlify/functions/broken-background"],
     "methods": [],
     "schedule": "@hourly",
+    "next_run": "2030-01-31T08:00:00.000Z",
     "error": "SyntaxError: invalid syntax\n(broken.py, line 1)",
 }
 
@@ -101,14 +103,15 @@ def run(*arguments: str, stdin: bytes | None = None) -> Result:
 def test_list_prints_a_table(gateway: Stub) -> None:
     gateway.answer("/v1/functions", {"functions": [HELLO, BROKEN]})
     lines = run("list").stdout.splitlines()
-    assert [line.split(maxsplit=4) for line in lines] == [
-        ["NAME", "MODE", "URL", "SCHEDULE", "ERROR"],
-        ["hello", "synchronous", "/.netlify/functions/hello", "-", "-"],
+    assert [re.split(r"  +", line, maxsplit=5) for line in lines] == [
+        ["NAME", "MODE", "URL", "SCHEDULE", "NEXT RUN", "ERROR"],
+        ["hello", "synchronous", "/.netlify/functions/hello", "-", "-", "-"],
         [
             "broken-background",
             "background",
             "/.netlify/functions/broken-background",
             "@hourly",
+            "2030-01-31 08:00:00Z",
             "SyntaxError: invalid syntax (broken.py, line 1)",
         ],
     ]
@@ -259,6 +262,12 @@ def test_status_describes_the_invocation(gateway: Stub) -> None:
         "next": "attempt 2026-01-01T00:00:00Z",
     }
     assert json.loads(run("status", ID, "--json").stdout) == invocation
+
+
+def test_status_says_when_a_delayed_invocation_is_due(gateway: Stub) -> None:
+    due = {"due_at": "2030-01-31T08:00:00.000Z"}
+    gateway.answer(f"/v1/invocations/{ID}", ended("delayed", **due))
+    assert "due          2030-01-31T08:00:00.000Z" in run("status", ID).stdout.splitlines()
 
 
 def test_status_waits_and_fails_when_the_invocation_is_dead(gateway: Stub) -> None:

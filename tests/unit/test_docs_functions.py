@@ -65,10 +65,10 @@ def load(name: str) -> Callable[[dict[str, Any], Context], Any]:
 def invocation(
     name: str, body: bytes | None, *, query: str = "", params: Mapping[str, str] | None = None, **more: Any
 ) -> Invocation:
+    usual = Mode.BACKGROUND if name.endswith("-background") else Mode.SYNCHRONOUS
     return Invocation(
         id=ID,
         function=name,
-        mode=Mode.BACKGROUND if name.endswith("-background") else Mode.SYNCHRONOUS,
         accepted_at=0,
         due_at=0,
         request=Request(
@@ -79,7 +79,7 @@ def invocation(
             params=params or {},
         ),
         body=body,
-        **{"attempt": 1, **more},
+        **{"attempt": 1, "mode": usual, **more},
     )
 
 
@@ -99,7 +99,7 @@ def run(name: str, body: bytes | None = b"{}", *, query: str = "", **more: Any) 
     result = load(name)(make_event(header, rest if header["has_body"] else None), context)
     if isawaitable(result):
         result = asyncio.run(_awaited(result))
-    frame = value_frame(result) if made.mode is Mode.BACKGROUND else response_frame(result, 6_291_456)
+    frame = response_frame(result, 6_291_456) if made.mode is Mode.SYNCHRONOUS else value_frame(result)
     return judge(*frame, mode=made.mode, returned_status="fail")
 
 
@@ -203,6 +203,11 @@ def test_import() -> None:
 def test_charge() -> None:
     assert value(run("charge-background", b'{"amount": 5}')) == {"charged": 5}
     assert value(run("charge-background", b'{"amount": 5}')) == {"charged": 0}
+
+
+def test_nightly(capsys: pytest.CaptureFixture[str]) -> None:
+    run("nightly", b'{"next_run": "2030-01-31T03:00:00.000Z"}', mode=Mode.SCHEDULED)
+    assert capsys.readouterr().out == "the next one is due at 2030-01-31T03:00:00.000Z\n"
 
 
 def test_resize() -> None:

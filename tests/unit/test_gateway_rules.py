@@ -1,6 +1,7 @@
 """The gateway's pure rules: admission, problems, names, client addresses, the shapes of the API."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,20 @@ def manifest(*, background: bool = False) -> Manifest:
 
 
 def decide(known: Manifest | None, **values: Any) -> Any:
-    return admit(known, **{"connected": True, "ready": True, "waiting": 0, "waiting_max": 3, **values})
+    usual = {"connected": True, "ready": True, "waiting": 0, "waiting_max": 3, "call_scheduled": False}
+    return admit(known, **{**usual, **values})
 
 
 def test_a_known_function_is_admitted() -> None:
     assert decide(manifest()) == Admitted(manifest=manifest())
     assert decide(manifest(background=True), waiting=2) == Admitted(manifest=manifest(background=True))
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_function_with_a_schedule_is_called_only_where_that_is_allowed(background: bool) -> None:
+    scheduled = replace(manifest(background=background), schedule="@daily")
+    assert decide(scheduled) == Unknown()
+    assert decide(scheduled, call_scheduled=True) == Admitted(manifest=scheduled)
 
 
 def test_an_unknown_function_is_unknown() -> None:

@@ -27,9 +27,10 @@ def read(
 
 def test_a_function_that_says_nothing_has_the_defaults() -> None:
     assert read().manifest == Manifest(
-        name="hello", runtime="python", background=False, timeout_s=60, retry=RetryPolicy()
+        name="hello", runtime="python", background=False, timeout_s=60, retry=RetryPolicy(retries=0)
     )
-    assert read(name="hello-background").manifest.timeout_s == 900
+    background = read(name="hello-background").manifest
+    assert (background.timeout_s, background.retry) == (900, RetryPolicy(retries=2))
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,7 @@ def test_each_key_is_looked_up_on_its_own() -> None:
         ("schedule", "*/5 * * * *", "schedule", "*/5 * * * *"),
         ("schedule", "0 9 * jan-mar mon,FRI", "schedule", "0 9 * jan-mar mon,FRI"),
         ("schedule", "0 0 29 2 *", "schedule", "0 0 29 2 *"),
+        ("schedule", "*/2 * * * * *", "schedule", "*/2 * * * * *"),
         ("path", "/a", "path", ("/a",)),
         ("path", ["/a/:id", "/b/*"], "path", ("/a/:id", "/b/*")),
         ("path", ["/a", "/a"], "path", ("/a",)),
@@ -101,21 +103,16 @@ def test_each_key_is_looked_up_on_its_own() -> None:
         ("returned_status", "fail", "returned_status", "fail"),
         ("retries", 0, "retry", RetryPolicy(retries=0)),
         ("retries", 100, "retry", RetryPolicy(retries=100)),
-        ("retry_delay", 5, "retry", RetryPolicy(delays_s=(5.0,))),
-        ("retry_delay", [0, 1.5, 86_400], "retry", RetryPolicy(delays_s=(0.0, 1.5, 86_400.0))),
-        ("retry_delay", (1,), "retry", RetryPolicy(delays_s=(1.0,))),
+        ("retry_delay", 5, "retry", RetryPolicy(retries=0, delays_s=(5.0,))),
+        ("retry_delay", [0, 1.5, 86_400], "retry", RetryPolicy(retries=0, delays_s=(0.0, 1.5, 86_400.0))),
+        ("retry_delay", (1,), "retry", RetryPolicy(retries=0, delays_s=(1.0,))),
     ],
 )
 def test_good_values(key: str, value: object, field: str, becomes: object) -> None:
     for reading in (read({key: value}), read(toml={key: value})):
         assert reading.manifest.error is None
         assert getattr(reading.manifest, field) == becomes
-        assert len(reading.warnings) == (key in {"schedule", "excluded_path"})
-
-
-def test_what_does_nothing_yet_is_said() -> None:
-    (warning,) = read({"schedule": "@daily"}).warnings
-    assert warning.endswith(": schedule is not fired by this version.")
+        assert len(reading.warnings) == (key == "excluded_path")
 
 
 @pytest.mark.parametrize("word", ALIASES)

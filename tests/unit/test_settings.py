@@ -71,6 +71,7 @@ def test_each_option_can_be_given_in_each_place(process: type[Any], tmp_path: Pa
         "function_environment": ("SMTP_URL,A_B", ("SMTP_URL", "A_B")),
         "function_python": (sys.executable, Path(sys.executable)),
         "expose_errors": (True, True),
+        "call_scheduled": (True, True),
         "trusted_proxies": ("10.0.0.0/8, ::1", tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "::1")))),
         "drain_s": (12, 12.0),
         "withdraw_missing": (True, True),
@@ -95,7 +96,11 @@ def test_each_option_can_be_given_in_each_place(process: type[Any], tmp_path: Pa
         by_file = load(process, broker, environment={}, directory=tmp_path)
         for loaded in (by_flag, by_variable, by_file):
             assert getattr(loaded, option.field) == expected
-        if option.field not in {"expose_errors", "watch"}:  # their defaults differ between the processes
+        if option.field not in {
+            "call_scheduled",
+            "expose_errors",
+            "watch",
+        }:  # their defaults differ between the processes
             assert expected != default
 
 
@@ -250,7 +255,7 @@ def test_every_field_has_an_option_and_every_option_names_of_its_own() -> None:
     assert len({option.name for option in OPTIONS.values()}) == len(OPTIONS)
 
 
-def test_the_defaults_of_up_are_those_of_its_children_but_for_four() -> None:
+def test_the_defaults_of_up_are_those_of_its_children_but_for_five() -> None:
     ours = {option.field: default for option, default in options_of(UpSettings)}
     theirs = {
         option.field: default
@@ -258,7 +263,7 @@ def test_the_defaults_of_up_are_those_of_its_children_but_for_four() -> None:
         for option, default in options_of(process)
     }
     differing = {field for field in ours.keys() & theirs.keys() if ours[field] != theirs[field]}
-    assert differing == {"broker", "drain_s", "expose_errors", "watch"}
+    assert differing == {"broker", "call_scheduled", "drain_s", "expose_errors", "watch"}
     assert theirs.keys() - ours.keys() == {"withdraw_missing"}
 
 

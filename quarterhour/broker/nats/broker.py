@@ -13,6 +13,7 @@ from quarterhour.broker.nats.layout import Layout
 from quarterhour.broker.nats.link import Link, NoResponders, Refused
 from quarterhour.broker.nats.queue import Queue
 from quarterhour.broker.nats.records import Records
+from quarterhour.broker.nats.schedules import Schedules
 from quarterhour.broker.nats.stream import Stream
 from quarterhour.broker.nats.who import Who
 from quarterhour.broker.nats.work import Work
@@ -35,6 +36,7 @@ class NatsBroker:
         *,
         calls: Calls,
         queue: Queue,
+        schedules: Schedules,
         work: Work,
         who: Who,
         records: Records,
@@ -47,6 +49,7 @@ class NatsBroker:
         self.lost = link.lost
         self.call, self.serve, self.stop_serving = calls.call, calls.serve, calls.stop_serving
         self.enqueue, self.tend = queue.enqueue, queue.tend
+        self.cursors, self.place, self.unplace = schedules.cursors, schedules.place, schedules.unplace
         self.prepare, self.bells, self.pull = work.prepare, work.bells, work.pull
         self.renew, self.settle = work.renew, work.settle
         self.acknowledge, self.hand_back = work.acknowledge, work.hand_back
@@ -98,6 +101,7 @@ async def connect(options: BrokerOptions) -> AsyncIterator[Broker]:
                 link,
                 calls=calls,
                 queue=Queue(layout, stream, append, bells, options.clock),
+                schedules=Schedules(layout, stream, append, bells, options.clock),
                 work=Work(
                     link,
                     layout,

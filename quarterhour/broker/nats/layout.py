@@ -3,7 +3,10 @@
 One stream holds work, schedules, records and dead letters, so that a settlement is one atomic batch:
 
     <namespace>.q.<function>.<invocation>.<attempt>   work that is due
-    <namespace>.s.retry.<invocation>                  schedules that publish to q
+    <namespace>.s.retry.<invocation>                  schedules that publish to q: of retries,
+    <namespace>.s.delay.<function>.<invocation>       of first attempts that are due later,
+    <namespace>.s.cron.<function>.<invocation>        and of firings that are placed ahead
+    <namespace>.c.<function>                          cursors: how far the firings are placed
     <namespace>.r.<function>.<invocation>             records, replaced by compare-and-set
     <namespace>.d.<function>.<invocation>             dead letters
 
@@ -14,12 +17,15 @@ beats, bells and questions are plain messages that nobody stores.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from quarterhour.broker.names import function_token, invocation_token, runner_token
-from quarterhour.broker.port import BrokerOptions, Settlement
+from quarterhour.broker.port import BrokerOptions, Cursor, Settlement
 from quarterhour.errors import SettingsError
 from quarterhour.function import Mode, is_function_name
 from quarterhour.ids import is_invocation_id
@@ -101,13 +107,26 @@ class Layout:
         return f"{self.namespace}.r.*.{invocation_token(invocation_id)}"
 
     def everything_about(self, invocation_id: str) -> list[str]:
-        """The filters for record, waiting attempts and scheduled retry of an invocation."""
+        """The filters for record, waiting attempts, scheduled retry and delay of an invocation."""
         token = invocation_token(invocation_id)
         return [
             self.record_of_any(token),
             f"{self.namespace}.q.*.{token}.*",
             f"{self.namespace}.s.retry.{token}",
+            f"{self.namespace}.s.delay.*.{token}",
         ]
+
+    def cursor(self, function: str) -> str:
+        """Where a schedule's cursor lies."""
+        return f"{self.namespace}.c.{function_token(function)}"
+
+    def all_cursors(self) -> str:
+        """The filter for all cursors."""
+        return f"{self.namespace}.c.*"
+
+    def all_firings(self, function: str) -> str:
+        """The filter for what is placed of a function's schedule."""
+        return f"{self.namespace}.s.cron.{function_token(function)}.*"
 
     def function_key(self, function: str) -> str:
         """Where a function's manifest lies."""
@@ -122,14 +141,17 @@ class Layout:
         return subject.split(".")[1:]
 
     def place(self, subject: str) -> Place | None:
-        """What lies at a subject of the queue; None if it is none of ours."""
+        """What lies at a subject of the queue, or waits for its moment; None if it is none of ours."""
         match self.parts(subject):
-            case ["q", function, invocation_id, attempt] if (
-                is_function_name(function) and is_invocation_id(invocation_id) and attempt.isdecimal()
-            ):
-                return Place(function=function, id=invocation_id, attempt=int(attempt))
+            case ["q", function, invocation_id, attempt] if attempt.isdecimal():
+                pass
+            case ["s", "delay", function, invocation_id]:
+                attempt = "1"
             case _:
                 return None
+        if is_function_name(function) and is_invocation_id(invocation_id):
+            return Place(function=function, id=invocation_id, attempt=int(attempt))
+        return None
 
     def next_work(self, function: str) -> str:
         """Where to ask for a function's work."""
@@ -150,10 +172,34 @@ class Layout:
 
     # Messages
 
-    def accepted(self, invocation: Invocation) -> Message:
-        """A first attempt. Published twice with the same id, it is stored once."""
-        subject = self.work(invocation.function, invocation.id, invocation.attempt)
-        return Message(subject, encode_invocation(invocation), {"Nats-Msg-Id": invocation.id})
+    def accepted(self, invocation: Invocation, now: float) -> Message:
+        """A first attempt, at `now` (Unix s). Published twice with the same id, it is stored once."""
+        function, token = function_token(invocation.function), invocation_token(invocation.id)
+        message = self._when_due(f"{self.namespace}.s.delay.{function}.{token}", invocation, now)
+        return replace(message, headers=message.headers | {"Nats-Msg-Id": invocation.id})
+
+    def placed(self, cursor: Cursor, firings: Sequence[Invocation], now: float) -> tuple[Message, ...]:
+        """The firings, and as the last message the cursor over the revision that it carries."""
+        messages = [
+            self._when_due(
+                f"{self.namespace}.s.cron.{function_token(each.function)}.{invocation_token(each.id)}",
+                each,
+                now,
+            )
+            for each in firings
+        ]
+        return (
+            *messages,
+            self._cursor(cursor, {"schedule": cursor.schedule, "placed_until": cursor.placed_until}),
+        )
+
+    def unplaced(self, cursor: Cursor) -> Message:
+        """The cursor, over the revision that it carries, while its firings are removed."""
+        return self._cursor(cursor, {})
+
+    def _cursor(self, cursor: Cursor, fields: dict[str, Any]) -> Message:
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(cursor.revision)}
+        return Message(self.cursor(cursor.function), orjson.dumps(fields), headers)
 
     def stored(self, record: Record) -> Message:
         """The record over the revision that it carries; kept for a while once it is final."""
@@ -171,7 +217,8 @@ class Layout:
             envelope = settlement.delivery.envelope
             return (record, self.buried(settlement.record, envelope, bytes_max=bytes_max))
         if settlement.retry is not None:
-            return (record, self._retry(settlement.retry, now))
+            subject = f"{self.namespace}.s.retry.{invocation_token(settlement.retry.id)}"
+            return (record, self._when_due(subject, settlement.retry, now))
         return (record,)
 
     def buried(self, record: Record, envelope: bytes, *, bytes_max: int) -> Message:
@@ -190,14 +237,15 @@ class Layout:
         subject = f"{self.namespace}.d.{function_token(record.function)}.{invocation_token(record.id)}"
         return Message(subject, data, {"Nats-TTL": _ttl(self._options.dead_letter_s)})
 
-    def _retry(self, retry: Invocation, now: float) -> Message:
-        target = self.work(retry.function, retry.id, retry.attempt)
-        envelope = encode_invocation(retry)
-        if retry.due_at <= now:
+    def _when_due(self, subject: str, invocation: Invocation, now: float) -> Message:
+        """The attempt on its queue, or until it is due at `subject`, as a schedule that puts it there."""
+        target = self.work(invocation.function, invocation.id, invocation.attempt)
+        envelope = encode_invocation(invocation)
+        if invocation.due_at <= now:
             return Message(target, envelope)
-        at = datetime.fromtimestamp(retry.due_at, UTC).isoformat(timespec="microseconds")
+        at = datetime.fromtimestamp(invocation.due_at, UTC).isoformat(timespec="microseconds")
         headers = {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": target}
-        return Message(f"{self.namespace}.s.retry.{invocation_token(retry.id)}", envelope, headers)
+        return Message(subject, envelope, headers)
 
     # Streams and consumers
 
@@ -205,7 +253,7 @@ class Layout:
         """The settings of the stream that the promises need."""
         return {
             "name": self.stream,
-            "subjects": [f"{self.namespace}.{kind}.>" for kind in "qsrd"],
+            "subjects": [f"{self.namespace}.{kind}.>" for kind in "qsrdc"],
             "storage": "file",
             "retention": "limits",
             "discard": "old",  # schedules refuse "new"; there is no limit that would discard anything

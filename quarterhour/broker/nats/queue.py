@@ -33,9 +33,11 @@ class Queue:
         self._trimmed_at = clock.boot()
 
     async def enqueue(self, invocation: Invocation) -> None:
-        """Store an invocation, once for each id, and ring for it."""
-        await self._append.store(self._layout.accepted(invocation))
-        self._bells.ring_soon(invocation.function)
+        """Store an invocation, once for each id, and ring for it if it is due."""
+        now = self._clock.now()
+        await self._append.store(self._layout.accepted(invocation, now))
+        if invocation.due_at <= now:
+            self._bells.ring_soon(invocation.function)
 
     async def tend(self, functions: Collection[str]) -> Mapping[str, Depth]:
         """Ring for work that waits, remove what is settled, and say how deep the queues are."""
@@ -50,8 +52,9 @@ class Queue:
             name: await self._depth_without_queue(name, count)
             for name, count in zip(unknown, counts, strict=True)
         }
-        await self._bells.ring([name for name, depth in depths.items() if depth.waiting or depth.leased])
-        await self._trim(known)
+        busy = {one.function for one in backlogs.values() if one.pending or one.unacknowledged}
+        await self._bells.ring(busy | {name for name, depth in depths.items() if depth.waiting})
+        await self._trim(backlogs.values())
         return depths
 
     async def _depths(self, backlogs: Iterable[Backlog]) -> list[Depth]:

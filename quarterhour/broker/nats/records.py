@@ -14,7 +14,7 @@ from quarterhour.broker.port import Run, Status
 from quarterhour.errors import Conflict, EnvelopeError
 from quarterhour.invocation import Invocation, decode_invocation
 from quarterhour.lifecycle import FINAL, State
-from quarterhour.record import Record, decode_record, due, encode_record, waiting
+from quarterhour.record import Record, decode_record, delayed, due, encode_record, waiting
 
 __all__ = ["Records"]
 
@@ -65,6 +65,8 @@ class Records:
             return Status(record=record) if record is not None else None
         place, stored = work
         invocation = self._invocation(place, stored)
+        if self._layout.parts(stored.subject)[0] == "s":
+            return Status(record=delayed(invocation))
         record = due(record, invocation) if record is not None else waiting(invocation)
         if record.attempt != place.attempt or record.state is State.RETRYING:
             return Status(record=record)  # what lies there is settled, and will be removed
@@ -80,7 +82,10 @@ class Records:
         work = [
             (place, stored) for stored in found if (place := self._layout.place(stored.subject)) is not None
         ]
-        return max(work, key=lambda one: one[0].attempt, default=None)
+        # A first attempt may be found twice: a delay that is fired is on its queue before it is removed.
+        return max(
+            work, key=lambda one: (one[0].attempt, self._layout.parts(one[1].subject)[0] == "q"), default=None
+        )
 
     def _invocation(self, place: Place, stored: Stored) -> Invocation:
         try:

@@ -127,10 +127,19 @@ class Stream:
 
     async def all_of_bucket(self) -> AsyncIterator[Stored]:
         """Every message of the bucket of functions, read in pages."""
+        async for stored in self._pages(self._layout.bucket, self._layout.all_function_keys()):
+            yield stored
+
+    async def all_of(self, filter_subject: str) -> AsyncIterator[Stored]:
+        """Every message that the filter matches, read in pages; what changes meanwhile may come twice."""
+        async for stored in self._pages(self._layout.stream, filter_subject):
+            yield stored
+
+    async def _pages(self, name: str, filter_subject: str) -> AsyncIterator[Stored]:
         sequence = 1
         while True:
-            body = {"seq": sequence, "next_by_subj": self._layout.all_function_keys(), "batch": PAGE}
-            found = await self._link.collect(f"$JS.API.DIRECT.GET.{self._layout.bucket}", body)
+            body = {"seq": sequence, "next_by_subj": filter_subject, "batch": PAGE}
+            found = await self._link.collect(f"$JS.API.DIRECT.GET.{name}", body)
             for message in found:
                 if (stored := _stored(message)) is not None:
                     sequence = stored.sequence + 1
