@@ -92,6 +92,7 @@ class RunnerSettings:
     waiting_age_s: float = 21_600.0
     function_environment: tuple[str, ...] = ()
     function_python: Path | None = None
+    cache_dir: Path = Path(".quarterhour/cache")
     drain_s: float = 900.0
     withdraw_missing: bool = False
     watch: bool = False
@@ -122,6 +123,7 @@ class UpSettings:
     waiting_age_s: float = 21_600.0
     function_environment: tuple[str, ...] = ()
     function_python: Path | None = None
+    cache_dir: Path | None = None
     expose_errors: bool = True
     trusted_proxies: tuple[Network, ...] = ()
     drain_s: float = 30.0
@@ -205,6 +207,9 @@ OPTIONS: Mapping[str, Option] = {
             "function-python",
             interpreter(),
             "The Python that runs the functions, e.g. .venv/bin/python.",
+        ),
+        _option(
+            "cache_dir", "cache-dir", folder(), "Where what functions list as dependencies is installed."
         ),
         _option(
             "expose_errors",

@@ -12,6 +12,7 @@ from typing import Any
 from quarterhour.function import BACKGROUND_SUFFIX, Manifest
 from quarterhour.retry import RetryPolicy
 from quarterhour.schedule import is_schedule
+from runner.environment import VARIABLE
 
 __all__ = ["KEYS", "Limits", "Reading", "Said", "read_manifest"]
 
@@ -23,7 +24,6 @@ MEMORY_MIB_MIN = 64
 MEMORY_MIB_MAX = 1024 * 1024
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a method, RFC 9110
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PATH = re.compile(r"/[^\s?]*")
 _SHOWN_MAX = 80
 
@@ -59,14 +59,17 @@ def read_manifest(
 ) -> Reading:
     """The manifest of a function. Of two places that say something of one key, the first one counts.
 
+    So it is with each variable of `environment`, whose tables are brought together.
     `error`: why the function cannot run, as far as that is known already.
     """
     errors = [error] if error else []
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
+    environment: dict[str, str] = {}
     for one in said:
         checked, wrong = _check(one)
         errors += wrong
+        environment = dict(checked.get("environment", ())) | environment
         for key in checked.keys() - values.keys():
             values[key], places[key] = checked[key], one.place
     background = values.get("background", name.endswith(BACKGROUND_SUFFIX))
@@ -89,7 +92,7 @@ def read_manifest(
         error=" ".join(errors) or None,
         **{field: values[key] for key, field in _FIELDS.items() if key in values},
     )
-    return Reading(manifest=manifest, environment=values.get("environment", ()), warnings=warnings)
+    return Reading(manifest=manifest, environment=tuple(sorted(environment.items())), warnings=warnings)
 
 
 def _check(said: Said) -> tuple[dict[str, Any], list[str]]:
@@ -188,10 +191,10 @@ def _methods(value: Any) -> tuple[str, ...]:
 def _variables(value: Any) -> tuple[tuple[str, str], ...]:
     _require(isinstance(value, dict))
     for name, text in value.items():
-        if not (_VARIABLE.fullmatch(name) and isinstance(text, str) and "\0" not in text):
+        if not (VARIABLE.fullmatch(name) and isinstance(text, str) and "\0" not in text):
             what = f"environment, with its variable {_shown(name)},"  # the value may be a secret
             raise _NotAllowedError(what)
-    return tuple(sorted(value.items()))
+    return tuple(value.items())
 
 
 def _returned_status(value: Any) -> str:

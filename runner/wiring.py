@@ -5,7 +5,8 @@ import functools
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -20,12 +21,16 @@ from quarterhour.processes import background, end_with_parent, settle_memory, st
 from quarterhour.settings import RunnerSettings
 from runner.attempt import Attempts
 from runner.catalog import Catalog, Entry, load_catalog
+from runner.dependencies import Dependencies
 from runner.leases import Leases
 from runner.metrics import Metrics, serve_metrics
 from runner.pull import Puller
 from runner.reload import Difference, Reloader, changes
+from runner.sandbox.installing import remove_unused
 from runner.sandbox.job import LogLine
+from runner.sandbox.node.install import install as install_for_node
 from runner.sandbox.pool import Sandbox, SandboxSettings
+from runner.sandbox.python.install import install as install_for_python
 from runner.serve import Server
 from runner.settlement import Settlements
 from runner.slots import Slots
@@ -40,14 +45,35 @@ INHERITED = ("PATH", "HOME", "LANG", "TZ")
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class _Installer:
+    listing: str
+    install: Callable[[Path, Path], Path | None]
+
+
+INSTALLERS = {
+    "python": _Installer("requirements.txt", install_for_python),
+    "node": _Installer("package.json", install_for_node),
+}
+
+
 class Runner:
     """One runner: a catalog of functions, a connection to the broker, a sandbox, and what joins them."""
 
     def __init__(
-        self, settings: RunnerSettings, broker: Broker, sandbox: Sandbox, metrics: Metrics, clock: Clock
+        self,
+        settings: RunnerSettings,
+        broker: Broker,
+        sandbox: Sandbox,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        dependencies: Dependencies,
     ) -> None:
         self.name = new_process_name()
         self._settings = settings
+        self._dependencies = dependencies
+        self._reloads = asyncio.Lock()
         self._broker = broker
         self._sandbox = sandbox
         self._metrics = metrics
@@ -134,8 +160,27 @@ class Runner:
         """Serve what is saved, if the folder is to be watched."""
         if not self._settings.watch:
             return
-        reloader = Reloader(functools.partial(_read_catalog, self._settings), self._entries)
-        async for paths in changes(self._settings.functions, Path.cwd()):
+        read = functools.partial(_read_catalog, self._settings, self._dependencies)
+        reloader = Reloader(read, self._entries)
+        reloaded = asyncio.Event()
+        async with background(self._install_what_is_saved(reloader, reloaded)):
+            listings = [each.listing for each in INSTALLERS.values()]
+            async for paths in changes(self._settings.functions, Path.cwd(), listings):
+                self._dependencies.saved(paths)
+                await self._reload(reloader, paths)
+                reloaded.set()
+
+    async def _install_what_is_saved(self, reloader: Reloader, reloaded: asyncio.Event) -> None:
+        """Everything is served on meanwhile, and what else is saved is served at once."""
+        while True:
+            await reloaded.wait()
+            reloaded.clear()
+            if self._dependencies.wanted():
+                await self._dependencies.install()
+                await self._reload(reloader, ())
+
+    async def _reload(self, reloader: Reloader, paths: Collection[Path]) -> None:
+        async with self._reloads:
             found = await reloader.reload(paths)
             if found is not None:
                 await self._change_to(*found)
@@ -232,14 +277,26 @@ def _print_line(line: LogLine) -> None:
     )
 
 
-def _read_catalog(settings: RunnerSettings, generation: int = 0) -> Catalog:
+def _read_catalog(settings: RunnerSettings, dependencies: Dependencies, generation: int = 0) -> Catalog:
     return load_catalog(
         settings.functions,
         working_directory=Path.cwd(),
         synchronous_limit_s=settings.synchronous_limit_s,
         background_limit_s=settings.background_limit_s,
+        dependencies=dependencies.of,
         generation=generation,
     )
+
+
+async def _install(dependencies: Dependencies, cache: Path, stop: asyncio.Event) -> None:
+    """Install what functions need before any is announced; it ends early if the runner is to stop."""
+    async with asyncio.TaskGroup() as tasks:
+        installing = tasks.create_task(dependencies.install())
+        stopping = tasks.create_task(stop.wait())
+        await asyncio.wait({installing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        installing.cancel()
+        stopping.cancel()
+    await asyncio.to_thread(remove_unused, cache)
 
 
 async def run(settings: RunnerSettings) -> None:
@@ -248,9 +305,10 @@ async def run(settings: RunnerSettings) -> None:
     Raises `QuarterhourError`: a setting is wrong, the broker is lost for good, or its parent is gone.
     """
     clock = SystemClock()
-    catalog = _read_catalog(settings)
-    for warning in catalog.warnings:
-        log.warning("functions", text=warning)
+    dependencies = Dependencies(settings.functions, settings.cache_dir, INSTALLERS)
+    _read_catalog(
+        settings, dependencies
+    )  # what is wrong with the whole folder is said before anything is done
     options = BrokerOptions(
         url=settings.broker,
         name="quarterhour runner",
@@ -273,7 +331,13 @@ async def run(settings: RunnerSettings) -> None:
     ):
         for warning in broker.warnings:
             log.warning("broker", text=warning)
-        await Runner(settings, broker, sandbox, metrics, clock).run(catalog, stop)
+        await _install(dependencies, settings.cache_dir, stop)
+        if stop.is_set():
+            return
+        catalog = _read_catalog(settings, dependencies)
+        for warning in catalog.warnings:
+            log.warning("functions", text=warning)
+        await Runner(settings, broker, sandbox, metrics, clock, dependencies=dependencies).run(catalog, stop)
 
 
 async def _end_when_lost(broker: Broker) -> None:
