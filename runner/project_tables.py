@@ -62,8 +62,10 @@ class Project:
         for key, value in self._tables.items():
             if isinstance(value, dict):
                 if not any(fnmatchcase(name, key) for name in names):
-                    which = "functions of which none is" if _is_glob(key) else "a function that is not"
-                    yield f"{self._place(key)} says something of {which} in the folder."
+                    what = (
+                        "matches no function" if _is_glob(key) else "says something of a function that is not"
+                    )
+                    yield f"{self._place(key)} {what} in the folder."
             elif key in names or key in KEYS:
                 yield (
                     f"{self._toml}: [functions] {key} says nothing about a function; "
