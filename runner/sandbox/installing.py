@@ -63,10 +63,10 @@ class Installation:
     lock: int
     ends_at: float
 
-    def run(self, *command: str | Path, environment: Mapping[str, str]) -> None:
+    def run(self, name: str, *command: str | Path, environment: Mapping[str, str]) -> None:
         """Run a program in the listing's folder, to its end. Raises `InstallError` with its last words.
 
-        The lock stays held until the program and all that it started are gone.
+        `name` is what errors call it. The lock stays held until the program and all that it started are gone.
         """
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", LEASH, *command],
@@ -85,7 +85,7 @@ class Installation:
         why = f"ended with status {status}" if status else "could not be run"
         if time.monotonic() >= self.ends_at:
             why = f"did not end within {LIMIT_S:g} s"
-        message = f"could not be installed: {Path(command[0]).name} {why}. {last_words(output)}"
+        message = f"could not be installed: {name} {why}. {last_words(output)}"
         raise InstallError(message.rstrip())
 
 

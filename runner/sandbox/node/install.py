@@ -27,7 +27,7 @@ LOCKED = "package-lock.json"
 LISTING_BYTES_MAX = 32 * 1024 * 1024  # a package-lock.json may be long
 NODE_S = 10.0
 
-_QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--no-progress")
+_QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--no-progress", "--loglevel=error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ def _run(npm: _Npm, listing: Path, going_on: Installation) -> None:
     # npm, and what its packages run, looks for node: that is to be its own.
     environment["PATH"] = os.pathsep.join([str(npm.node.parent), environment.get("PATH", os.defpath)])
     how = ("ci",) if (listing.parent / LOCKED).exists() else ("install", "--no-package-lock")
-    going_on.run(*npm.command, *how, "--omit=dev", *_QUIET, environment=environment)
+    going_on.run("npm", *npm.command, *how, "--omit=dev", *_QUIET, environment=environment)
 
 
 def _npm() -> _Npm:

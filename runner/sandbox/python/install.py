@@ -49,13 +49,13 @@ def _make(listing: Path, place: Path, python: Path, going_on: Installation) -> N
     if uv:
         # It is to take the Python that there is, and to say so if there is none.
         environment["UV_PYTHON_DOWNLOADS"] = "never"
-        going_on.run(uv, "venv", "--quiet", "--python", python, place, environment=environment)
+        going_on.run("uv", uv, "venv", "--quiet", "--python", python, place, environment=environment)
         command = (uv, "pip", "install", "--quiet", "--python", interpreter, "--requirement", listing)
     else:
-        going_on.run(python, "-m", "venv", place, environment=environment)
+        going_on.run("venv", python, "-m", "venv", place, environment=environment)
         pip = (interpreter, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet")
         command = (*pip, "install", "--requirement", listing)
-    going_on.run(*command, environment=environment)
+    going_on.run("uv" if uv else "pip", *command, environment=environment)
 
 
 def _key(listing: Path, python: Path) -> str:
