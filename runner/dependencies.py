@@ -6,7 +6,7 @@ once, and again only when it is saved. What does not install is the error of its
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +72,11 @@ class Dependencies:
         self._known: dict[Path, Installer] = {}
         self._results: dict[Path, Installed] = {}
         self._saves: dict[Path, int] = {}
+        self._begun: set[tuple[Path, int]] = set()
         self._turns = asyncio.Semaphore(AT_ONCE_MAX)
 
     def of(self, found: Found) -> Installed:
-        """What is installed for a function. What is not yet, `install` will see to. For any thread."""
+        """What is installed for a function. What is not yet, `begin` will see to. For any thread."""
         installer = self._installers.get(found.runtime)
         listing = self._listing(found, installer.listing) if installer else None
         if installer is None or listing is None:
@@ -91,28 +92,39 @@ class Dependencies:
                 self._saves[listing] = self._saves.get(listing, 0) + 1
                 self._results.pop(listing, None)
 
-    def wanted(self) -> dict[Path, Installer]:
-        """The lists that functions have and that were not installed since they were saved."""
-        known = list(self._known.items())
-        return {listing: each for listing, each in known if listing not in self._results and listing.exists()}
-
     async def install(self) -> None:
-        """Install what is wanted; returns when nothing is. Errors are kept for `of`."""
-        while wanted := self.wanted():
-            async with asyncio.TaskGroup() as tasks:
-                for listing, installer in wanted.items():
-                    tasks.create_task(self._install(listing, installer))
+        """Install what functions have been found to need; returns when all of it has ended."""
+        async with asyncio.TaskGroup() as tasks:
+            self.begin(tasks)
 
-    async def _install(self, listing: Path, installer: Installer) -> None:
-        async with self._turns:
-            saves = self._saves.get(listing, 0)
-            try:
+    def begin(self, tasks: asyncio.TaskGroup, then: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Install, in `tasks`, what is needed and not begun; `then` is awaited after each.
+
+        Errors are kept for `of`. What is saved in the middle of its install is begun anew, and what the
+        old one comes to forgotten, so that nobody waits for a list that has been corrected.
+        """
+        for listing, installer in list(self._known.items()):
+            begun = listing, self._saves.get(listing, 0)
+            if listing not in self._results and begun not in self._begun and listing.exists():
+                self._begun.add(begun)
+                tasks.create_task(self._install(listing, installer, then))
+
+    async def _install(
+        self, listing: Path, installer: Installer, then: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        saves = self._saves.get(listing, 0)
+        try:
+            async with self._turns:
                 path = await in_thread(lambda: installer.install(listing, self._cache))
-                result = Installed(path=path, generation=saves)
-            except InstallError as error:
-                result = Installed(error=f"{self._place(listing)} {error}")
-            if saves == self._saves.get(listing, 0):  # else it was saved meanwhile
-                self._results[listing] = result
+            result = Installed(path=path, generation=saves)
+        except InstallError as error:
+            result = Installed(error=f"{self._place(listing)} {error}")
+        finally:
+            self._begun.discard((listing, saves))
+        if saves == self._saves.get(listing, 0):
+            self._results[listing] = result
+            if then is not None:
+                await then()
 
     def _listing(self, found: Found, name: str) -> Path | None:
         """The list of a function's own folder, else the one for all."""

@@ -162,28 +162,21 @@ class Runner:
             return
         read = functools.partial(_read_catalog, self._settings, self._dependencies)
         reloader = Reloader(read, self._entries)
-        reloaded = asyncio.Event()
-        async with background(self._install_what_is_saved(reloader, reloaded)):
-            listings = [each.listing for each in INSTALLERS.values()]
+        listings = [each.listing for each in INSTALLERS.values()]
+        async with asyncio.TaskGroup() as tasks:
             async for paths in changes(self._settings.functions, Path.cwd(), listings):
                 self._dependencies.saved(paths)
-                await self._reload(reloader, paths)
-                reloaded.set()
+                await self._reload(reloader, tasks, paths)
 
-    async def _install_what_is_saved(self, reloader: Reloader, reloaded: asyncio.Event) -> None:
-        """Everything is served on meanwhile, and what else is saved is served at once."""
-        while True:
-            await reloaded.wait()
-            reloaded.clear()
-            if self._dependencies.wanted():
-                await self._dependencies.install()
-                await self._reload(reloader, ())
-
-    async def _reload(self, reloader: Reloader, paths: Collection[Path]) -> None:
+    async def _reload(
+        self, reloader: Reloader, tasks: asyncio.TaskGroup, paths: Collection[Path] = ()
+    ) -> None:
+        """Serve what was saved; what has to be installed for it is served after that, all else meanwhile."""
         async with self._reloads:
             found = await reloader.reload(paths)
             if found is not None:
                 await self._change_to(*found)
+        self._dependencies.begin(tasks, functools.partial(self._reload, reloader, tasks))
 
     async def _change_to(self, entries: Mapping[str, Entry], different: Difference) -> None:
         self._entries = entries

@@ -27,6 +27,7 @@ from runner.sandbox.runtime import InstallError
 __all__ = [
     "LIMIT_S",
     "Installation",
+    "failure",
     "hold",
     "installation",
     "installers_environment",
@@ -97,9 +98,9 @@ def installation(listing: Path, lock: int) -> Iterator[Installation]:
     try:
         yield Installation(listing=listing, lock=lock, ends_at=began + LIMIT_S)
     except (OSError, InstallError) as error:
-        failure = error if isinstance(error, InstallError) else _not_written(error)
-        log.warning("dependencies_not_installed", file=str(listing), why=str(failure))
-        raise failure from None
+        why = error if isinstance(error, InstallError) else failure(error)
+        log.warning("dependencies_not_installed", file=str(listing), why=str(why))
+        raise why from None
     log.info("dependencies_installed", file=str(listing), seconds=round(time.monotonic() - began, 1))
 
 
@@ -112,7 +113,7 @@ def kept(place: Path, listing: Path, make: Callable[[Installation], None]) -> Pa
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = _open_lock(place)
     except OSError as error:
-        raise _not_written(error) from None
+        raise failure(error) from None
     try:
         hold(lock, shared=True)
         if not _is_complete(place):
@@ -249,5 +250,6 @@ def _is_complete(place: Path) -> bool:
     return (place / STAMP).is_file()
 
 
-def _not_written(error: OSError) -> InstallError:
-    return InstallError(f"could not be installed: {error.filename} cannot be written: {error.strerror}.")
+def failure(error: OSError) -> InstallError:
+    """What the file system refused, as the end of a sentence that begins with the listing."""
+    return InstallError(f"could not be installed: {error.filename}: {error.strerror}.")

@@ -122,23 +122,32 @@ async def test_what_is_saved_is_installed_anew(functions: Path, path: str, insta
     assert bool(changed) == bool(installed), "new workers get what is installed"
 
 
-async def test_what_is_saved_while_it_is_installed_is_installed_again(functions: Path) -> None:
-    begun, go = threading.Event(), threading.Event()
+async def test_what_is_saved_in_the_middle_is_begun_anew_and_not_waited_for(functions: Path) -> None:
+    go = threading.Event()
 
     def wait(listing: Path) -> Path:
-        begun.set()
-        go.wait(10)
-        return Path(f"{len(installer.calls)}")
+        number = len(installer.calls)
+        if number == 1:
+            go.wait(10)
+        return Path(f"{number}")
+
+    async def then() -> None:
+        served.append(look(dependencies, functions)["a"].path)
 
     (functions / "b/requirements.txt").unlink()
-    installer = Installer(do=wait)
+    installer, served = Installer(do=wait), list[Path | None]()
     dependencies = made(functions, installer)
     look(dependencies, functions)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(dependencies.install())
-        await eventually(begun.is_set, what="it has begun")
+        dependencies.begin(tasks, then)
+        await eventually(lambda: installer.calls, what="it has begun")
+        dependencies.begin(tasks, then)
         dependencies.saved([functions / "requirements.txt"])
+        dependencies.begin(tasks, then)
+        await eventually(lambda: served, what="the new one is served")
         go.set()
+    assert served == [Path("2")]
+    assert len(installer.calls) == 2
     assert look(dependencies, functions)["a"].path == Path("2")
 
 

@@ -1,12 +1,14 @@
 """Who wins: the function's own file, its table, tables for several, `.env` files, the operator, the rest."""
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
 
 from quarterhour.settings import RunnerSettings, load
 from runner.catalog import Catalog, Entry, load_catalog
+from runner.environment import parse_dotenv
 from runner.wiring import _worker_environment
 
 HANDLER = "def handler(event, context): ...\n"
@@ -54,6 +56,34 @@ def test_of_two_places_the_higher_one_sets_a_variable(project: Path, high: int, 
         with (project / file).open("a") as toml:
             toml.write(text)
     assert environment(read(project).entries["report-daily"]) == {"WORD": PLACES[high][2]}
+
+
+def test_the_page_has_the_places_in_this_order() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "functions.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d \| (.*)$", page.partition("\n## Environment\n")[2], re.MULTILINE)
+    words = [
+        '[functions."report-daily".environment]',
+        '[functions."report-*".environment]',
+        "`functions/report-daily/.env`",
+        "`.env`",
+        "`--function-environment",
+        "`PATH`, `HOME`, `LANG` and `TZ`",
+    ]
+    assert len(rows) == len(words) == len(PLACES) + 2
+    for row, word in zip(rows, words, strict=True):
+        assert word in row
+
+
+def test_the_example_of_the_page_is_read_as_it_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "functions.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```\n# \.env\n(.*?)```", page, re.DOTALL)
+    read = parse_dotenv(text.encode(), ".env")
+    assert read.warnings == ()
+    assert dict(read.variables) == {
+        "SMTP_URL": "smtp://localhost:1025",
+        "GREETING": "two\nlines",
+        "SECRET": "a$b # c",
+    }
 
 
 def test_variables_of_all_places_come_together(project: Path) -> None:

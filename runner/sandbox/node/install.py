@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.sandbox.installing import Installation, hold, installation, installers_environment
+from runner.sandbox.installing import Installation, failure, hold, installation, installers_environment
 from runner.sandbox.runtime import InstallError
 
 __all__ = ["install"]
@@ -47,14 +47,13 @@ def install(listing: Path, cache: Path) -> Path | None:  # noqa: ARG001 - npm ha
         if not _names_something(_read(listing)):
             return None
         lock = os.open(listing.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            hold(lock)
+            _bring_up_to_date(listing, lock)
+        finally:
+            os.close(lock)
     except OSError as error:
-        message = f"cannot be read: {error.strerror}."
-        raise InstallError(message) from None
-    try:
-        hold(lock)
-        _bring_up_to_date(listing, lock)
-    finally:
-        os.close(lock)
+        raise failure(error) from None
     return None
 
 

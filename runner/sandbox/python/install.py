@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from runner.sandbox.installing import Installation, installers_environment, kept
+from runner.sandbox.installing import Installation, failure, installers_environment, kept
 from runner.sandbox.runtime import InstallError
 
 __all__ = ["install"]
@@ -68,7 +68,10 @@ def _key(listing: Path, python: Path) -> str:
         local = local or _LOCAL.search(_URL.sub("", text)) is not None
     # What lies beside the list has another meaning for the same list in another folder.
     folder = str(listing.parent.absolute()) if local else ""
-    version = _version(python, python.stat().st_mtime_ns)
+    try:
+        version = _version(python, python.stat().st_mtime_ns)
+    except OSError as error:
+        raise failure(error) from None
     for part in (folder, str(python.absolute()), version, platform.platform()):
         digest.update(hashlib.sha256(part.encode()).digest())
     return digest.hexdigest()[:32]
@@ -84,8 +87,7 @@ def _contents(listing: Path) -> Iterator[bytes]:
         except OSError as error:
             if path != listing:
                 continue  # the installer will say so
-            message = f"cannot be read: {error.strerror}."
-            raise InstallError(message) from None
+            raise failure(error) from None
         if len(data) > FILE_BYTES_MAX or len(seen) > FILES_MAX:
             message = f"is too much: at most {FILES_MAX} files of {FILE_BYTES_MAX} bytes each are read."
             raise InstallError(message)
