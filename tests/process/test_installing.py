@@ -101,6 +101,11 @@ def installer(runtime: str, path: Path, cache: Path) -> Iterator["subprocess.Pop
         process.communicate()
 
 
+def has_open(pid: int, suffix: str) -> bool:
+    files = (file.resolve() for file in Path(f"/proc/{pid}/fd").iterdir())
+    return any(file.suffix == suffix for file in files)
+
+
 def ended(pid: object) -> None:
     assert isinstance(pid, int)
     eventually_sync(lambda: not alive(pid), what=f"process {pid} has ended")
@@ -200,6 +205,7 @@ def test_two_processes_install_once(folder: Path) -> None:
     with installer("python", path, cache) as first:
         begun(package)
         with installer("python", path, cache) as second:
+            eventually_sync(lambda: has_open(second.pid, ".lock"), what="the second one is at the lock")
             (package / "go").touch()
             answers = [said(first), said(second)]
     assert len({answer for answer, _ in answers}) == 1
