@@ -95,6 +95,7 @@ class RunnerSettings:
     waiting_age_s: float = 21_600.0
     function_environment: tuple[str, ...] = ()
     function_python: Path | None = None
+    cache_dir: Path = Path(".quarterhour/cache")
     drain_s: float = 900.0
     withdraw_missing: bool = False
     watch: bool = False
@@ -126,6 +127,7 @@ class UpSettings:
     waiting_age_s: float = 21_600.0
     function_environment: tuple[str, ...] = ()
     function_python: Path | None = None
+    cache_dir: Path | None = None
     expose_errors: bool = True
     call_scheduled: bool = True
     trusted_proxies: tuple[Network, ...] = ()
@@ -216,6 +218,9 @@ OPTIONS: Mapping[str, Option] = {
             "function-python",
             interpreter(),
             "The Python that runs the functions, e.g. .venv/bin/python.",
+        ),
+        _option(
+            "cache_dir", "cache-dir", folder(), "Where what functions list as dependencies is installed."
         ),
         _option(
             "expose_errors",

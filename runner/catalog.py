@@ -5,14 +5,15 @@ what leaves the whole folder in doubt (no folder, no valid TOML, one name in two
 """
 
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from quarterhour.function import Manifest
-from quarterhour.project_file import ProjectFile, find_project_file, read_project_file
-from runner.manifest import KEYS, Limits, Reading, Said, read_manifest
+from quarterhour.project_file import find_project_file, read_project_file
+from runner.dependencies import Installed, no_dependencies
+from runner.manifest import Limits, Reading, Said, read_manifest
+from runner.project_tables import Project
 from runner.sandbox.job import Code
 from runner.sandbox.runtime import ConfigError, Launch, Missing, NotValid
 from runner.sandbox.runtimes import RUNTIMES
@@ -25,10 +26,14 @@ SOURCE_BYTES_MAX = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A function. `code` is None if it cannot run; `manifest.error` then says why."""
+    """A function. `code` is None if it cannot run; `manifest.error` then says why.
+
+    `installing`: it cannot run yet, as its dependencies are still being installed.
+    """
 
     manifest: Manifest
     code: Code | None
+    installing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,30 +50,32 @@ def load_catalog(
     working_directory: Path,
     synchronous_limit_s: float,
     background_limit_s: float,
+    dependencies: Callable[[Found], Installed] = no_dependencies,
     generation: int = 0,
 ) -> Catalog:
     """The functions in `folder`, with what the project's file says of them. Raises `SettingsError`.
 
     The limits are the operator's, in seconds for one attempt; a function can only lower its own.
-    `generation` is handed on to each function's `Code`.
+    `dependencies` says what is installed for a function. `generation` is handed on to each `Code`.
     """
     folder = folder.absolute()
     limits = Limits(synchronous_s=synchronous_limit_s, background_s=background_limit_s)
     scanned = scan(folder)
     path = find_project_file(working_directory, folder)
-    project = read_project_file(path) if path else None
-    entries, warnings = {}, [*scanned.warnings, *_project_warnings(project, scanned.found)]
+    file = read_project_file(path) if path else None
+    project = Project(file, folder=folder, working_directory=working_directory)
+    entries, warnings = {}, [*scanned.warnings, *project.warnings(scanned.found)]
     for found in scanned.found:
-        entry, more = _load(found, project, limits, generation)
+        said, lines = project.said_of(found)
+        entry, more = _load(found, said, dependencies(found), limits, generation)
         entries[found.name] = entry
-        warnings += more
+        warnings += [*lines, *more]
     return Catalog(entries=entries, warnings=tuple(warnings))
 
 
 def _load(
-    found: Found, project: ProjectFile | None, limits: Limits, generation: int
+    found: Found, said: Sequence[Said], installed: Installed, limits: Limits, generation: int
 ) -> tuple[Entry, tuple[str, ...]]:
-    said = _said_in_project(found, project)
     runtime = RUNTIMES[found.runtime]
     try:
         source = _read(found.path)
@@ -79,16 +86,16 @@ def _load(
         return _unable(found, said, limits, f"{found.place}{error}")
     if config is not None:
         said = [Said(place=f"{found.place}: config", values=config, in_source=True), *said]
-    reading = read_manifest(found.name, found.runtime, said, limits)
+    reading = read_manifest(found.name, found.runtime, said, limits, error=installed.error)
     if reading.manifest.error:
-        return Entry(manifest=reading.manifest, code=None), reading.warnings
+        entry = Entry(manifest=reading.manifest, code=None, installing=installed.installing)
+        return entry, reading.warnings
     try:
-        launch = runtime.launch(installed=None, memory_mib=reading.manifest.memory_mib)
+        launch = runtime.launch(installed=installed.path, memory_mib=reading.manifest.memory_mib)
     except Missing as error:
         return _unable(found, said, limits, f"{found.place}: {error}")
-    return Entry(
-        manifest=reading.manifest, code=_code(found, reading, source, launch, generation)
-    ), reading.warnings
+    code = _code(found, reading, source, launch, generation + installed.generation)
+    return Entry(manifest=reading.manifest, code=code), reading.warnings
 
 
 def _unable(found: Found, said: Sequence[Said], limits: Limits, error: str) -> tuple[Entry, tuple[str, ...]]:
@@ -127,46 +134,3 @@ def _read(path: Path) -> bytes:
         message = f"is larger than {SOURCE_BYTES_MAX} bytes, the most that a function's file may have"
         raise _UnreadableError(message)
     return source
-
-
-def _said_in_project(found: Found, project: ProjectFile | None) -> list[Said]:
-    """What the project's file says in `[functions."name"]`."""
-    table = project.table("functions").get(found.name) if project else None
-    if project is None or not isinstance(table, dict):
-        return []
-    values = {key: value for key, value in table.items() if key not in _NETLIFY_KEYS}
-    return [Said(place=_place(project, found.name), values=values, in_source=False)]
-
-
-def _place(project: ProjectFile, name: str) -> str:
-    return f'{project.path.name}: [functions."{name}"]'
-
-
-# What Netlify's own builds read in these tables; it has no meaning here.
-_NETLIFY_KEYS = frozenset(
-    {"deno_import_map", "external_node_modules", "ignored_node_modules", "included_files", "node_bundler"}
-)
-
-
-def _project_warnings(project: ProjectFile | None, found: Sequence[Found]) -> list[str]:
-    if project is None:
-        return []
-    names = {one.name for one in found}
-    return [
-        sentence
-        for key, value in project.table("functions").items()
-        if (sentence := _project_warning(project, key, value, names))
-    ]
-
-
-def _project_warning(project: ProjectFile, key: str, value: Any, names: set[str]) -> str | None:
-    if isinstance(value, dict):
-        if key in names:
-            return None
-        return f"{_place(project, key)} says something of a function that is not in the folder."
-    if key in names or key in KEYS:
-        return (
-            f"{project.path.name}: [functions] {key} says nothing about a function; "
-            f'what does is in tables such as [functions."hello"].'
-        )
-    return None

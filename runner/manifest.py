@@ -13,6 +13,7 @@ from quarterhour.function import BACKGROUND_SUFFIX, PREFIX, Manifest, default_ro
 from quarterhour.retry import RetryPolicy
 from quarterhour.route import GATEWAYS, PATH_LENGTH_MAX, compiled
 from quarterhour.schedule import is_schedule
+from runner.environment import VARIABLE
 
 __all__ = ["KEYS", "Limits", "Reading", "Said", "read_manifest"]
 
@@ -25,7 +26,6 @@ MEMORY_MIB_MAX = 1024 * 1024
 PATHS_MAX = 100
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a method, RFC 9110
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHOWN_MAX = 80
 
 
@@ -60,14 +60,17 @@ def read_manifest(
 ) -> Reading:
     """The manifest of a function. Of two places that say something of one key, the first one counts.
 
+    So it is with each variable of `environment`, whose tables are brought together.
     `error`: why the function cannot run, as far as that is known already.
     """
     errors = [error] if error else []
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
+    environment: dict[str, str] = {}
     for one in said:
         checked, wrong = _check(one)
         errors += wrong
+        environment = dict(checked.get("environment", ())) | environment
         for key in checked.keys() - values.keys():
             values[key], places[key] = checked[key], one.place
     if taken := [path for path in values.get("path", ()) if _is_taken(path, name)]:
@@ -94,7 +97,7 @@ def read_manifest(
         error=" ".join(errors) or None,
         **{field: values[key] for key, field in _FIELDS.items() if key in values},
     )
-    return Reading(manifest=manifest, environment=values.get("environment", ()), warnings=warnings)
+    return Reading(manifest=manifest, environment=tuple(sorted(environment.items())), warnings=warnings)
 
 
 def _check(said: Said) -> tuple[dict[str, Any], list[str]]:
@@ -211,10 +214,10 @@ def _methods(value: Any) -> tuple[str, ...]:
 def _variables(value: Any) -> tuple[tuple[str, str], ...]:
     _require(isinstance(value, dict))
     for name, text in value.items():
-        if not (_VARIABLE.fullmatch(name) and isinstance(text, str) and "\0" not in text):
+        if not (VARIABLE.fullmatch(name) and isinstance(text, str) and "\0" not in text):
             what = f"environment, with its variable {_shown(name)},"  # the value may be a secret
             raise _NotAllowedError(what)
-    return tuple(sorted(value.items()))
+    return tuple(value.items())
 
 
 def _returned_status(value: Any) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -20,6 +20,8 @@ from quarterhour.function import Manifest
 from quarterhour.processes import background
 from quarterhour.project_file import NAMES
 from runner.catalog import Catalog, Entry
+from runner.dependencies import concerns
+from runner.environment import DOTENV
 from runner.sandbox.runtimes import SUFFIXES
 
 __all__ = ["Difference", "Reloader", "changes", "difference"]
@@ -110,7 +112,9 @@ class Reloader:
         """The folder as it stands once nobody writes to it, or writes on and on."""
         try:
             for _ in range(WRITES_MAX):
-                catalog = await asyncio.to_thread(self._read, self._generation)
+                catalog = _unless_installing(
+                    await asyncio.to_thread(self._read, self._generation), self._entries
+                )
                 age_s = self._now() - _written_at(catalog.entries)
                 if not 0 <= age_s < WRITTEN_S:  # below 0 is the time of another machine
                     break
@@ -119,6 +123,15 @@ class Reloader:
         except SettingsError as error:
             log.warning("functions_not_read", why=str(error), hint="what was read before is served on")
             return None
+
+
+def _unless_installing(catalog: Catalog, before: Entries) -> Catalog:
+    """The catalog, in which a function whose dependencies are being installed stays what it was."""
+    entries = {
+        name: before.get(name, entry) if entry.installing else entry
+        for name, entry in catalog.entries.items()
+    }
+    return replace(catalog, entries=entries)
 
 
 def _shared(paths: Collection[Path], *readings: Entries) -> bool:
@@ -134,41 +147,52 @@ def _written_at(entries: Entries) -> float:
 
 
 class _CodeFilter(DefaultFilter):
-    """Passes on what a change of the functions may be: their code, or a folder."""
+    """Passes on what a change of the functions may be: their code, `.env`, what they list, or a folder."""
+
+    def __init__(self, listings: Collection[str]) -> None:
+        super().__init__()
+        self._listings = listings
 
     def __call__(self, change: Change, path: str) -> bool:
-        return Path(path).suffix in {*SUFFIXES, ""} and super().__call__(change, path)
+        saved = Path(path)
+        of_use = saved.suffix in {*SUFFIXES, ""} or any(concerns(saved, each) for each in self._listings)
+        return of_use and super().__call__(change, path)
 
 
-async def changes(folder: Path, working_directory: Path) -> AsyncGenerator[Collection[Path], None]:
+async def changes(
+    folder: Path, working_directory: Path, listings: Collection[str] = ()
+) -> AsyncGenerator[Collection[Path], None]:
     """The paths that were saved, whenever some were; for ever.
 
-    They are in the functions folder, or the project's file, in either of the places where it may lie.
+    They are in the functions folder, or the project's file or its `.env`, in either of the places where
+    those may lie. `listings` are the names of files that list dependencies.
     """
     found: asyncio.Queue[Collection[Path]] = asyncio.Queue(1)
-    files = [place / name for place in (working_directory, folder.parent) for name in NAMES]
-    async with background(_watch_folder(folder, found), _watch_files(files, found)):
+    files = [place / name for place in (working_directory, folder.parent) for name in (*NAMES, DOTENV)]
+    async with background(_watch_folder(folder, listings, found), _watch_files(files, found)):
         while True:
             yield await found.get()
 
 
-async def _watch_folder(folder: Path, found: asyncio.Queue[Collection[Path]]) -> None:
+async def _watch_folder(
+    folder: Path, listings: Collection[str], found: asyncio.Queue[Collection[Path]]
+) -> None:
     """Report what changes in a folder, and go on when it is replaced, as by a change of branches."""
     while True:
         try:
-            await _watch_one(folder, found)
+            await _watch_one(folder, listings, found)
         except OSError as error:  # it is away for a moment, or the system watches no more files
             log.warning("functions_not_watched", folder=str(folder), why=str(error))
             await asyncio.sleep(AGAIN_S)
         await found.put([folder])
 
 
-async def _watch_one(folder: Path, found: asyncio.Queue[Collection[Path]]) -> None:
+async def _watch_one(folder: Path, listings: Collection[str], found: asyncio.Queue[Collection[Path]]) -> None:
     """Report what changes in the folder that has this name now; return when another one has."""
     watched = _identity(folder)
     watching = awatch(
         folder,
-        watch_filter=_CodeFilter(),
+        watch_filter=_CodeFilter(listings),
         debounce=GATHER_MS,
         step=QUIET_MS,
         rust_timeout=LOOK_MS,

@@ -5,7 +5,7 @@ import functools
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import structlog
@@ -21,12 +21,15 @@ from quarterhour.settings import RunnerSettings
 from runner.attempt import Attempts
 from runner.catalog import Catalog, Entry, load_catalog
 from runner.clockwork import Clockwork
+from runner.dependencies import Dependencies
 from runner.leases import Leases
 from runner.metrics import Metrics, serve_metrics
 from runner.pull import Puller
 from runner.reload import Difference, Reloader, changes
+from runner.sandbox.installing import remove_unused
 from runner.sandbox.job import LogLine
 from runner.sandbox.pool import Sandbox, SandboxSettings
+from runner.sandbox.runtimes import RUNTIMES
 from runner.serve import Server
 from runner.settlement import Settlements
 from runner.slots import Slots
@@ -45,10 +48,19 @@ class Runner:
     """One runner: a catalog of functions, a connection to the broker, a sandbox, and what joins them."""
 
     def __init__(
-        self, settings: RunnerSettings, broker: Broker, sandbox: Sandbox, metrics: Metrics, clock: Clock
+        self,
+        settings: RunnerSettings,
+        broker: Broker,
+        sandbox: Sandbox,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        dependencies: Dependencies,
     ) -> None:
         self.name = new_process_name()
         self._settings = settings
+        self._dependencies = dependencies
+        self._reloads = asyncio.Lock()
         self._broker = broker
         self._sandbox = sandbox
         self._metrics = metrics
@@ -140,11 +152,23 @@ class Runner:
         """Serve what is saved, if the folder is to be watched."""
         if not self._settings.watch:
             return
-        reloader = Reloader(functools.partial(_read_catalog, self._settings), self._entries)
-        async for paths in changes(self._settings.functions, Path.cwd()):
+        read = functools.partial(_read_catalog, self._settings, self._dependencies)
+        reloader = Reloader(read, self._entries)
+        listings = [each.listing for each in RUNTIMES.values()]
+        async with asyncio.TaskGroup() as tasks:
+            async for paths in changes(self._settings.functions, Path.cwd(), listings):
+                self._dependencies.saved(paths)
+                await self._reload(reloader, tasks, paths)
+
+    async def _reload(
+        self, reloader: Reloader, tasks: asyncio.TaskGroup, paths: Collection[Path] = ()
+    ) -> None:
+        """Serve what was saved; what has to be installed for it is served after that, all else meanwhile."""
+        async with self._reloads:
             found = await reloader.reload(paths)
             if found is not None:
                 await self._change_to(*found)
+        self._dependencies.begin(tasks, functools.partial(self._reload, reloader, tasks))
 
     async def _change_to(self, entries: Mapping[str, Entry], different: Difference) -> None:
         self._entries = entries
@@ -242,14 +266,26 @@ def _print_line(line: LogLine) -> None:
     )
 
 
-def _read_catalog(settings: RunnerSettings, generation: int = 0) -> Catalog:
+def _read_catalog(settings: RunnerSettings, dependencies: Dependencies, generation: int = 0) -> Catalog:
     return load_catalog(
         settings.functions,
         working_directory=Path.cwd(),
         synchronous_limit_s=settings.synchronous_limit_s,
         background_limit_s=settings.background_limit_s,
+        dependencies=dependencies.of,
         generation=generation,
     )
+
+
+async def _install(dependencies: Dependencies, cache: Path, stop: asyncio.Event) -> None:
+    """Install what functions need before any is announced; it ends early if the runner is to stop."""
+    async with asyncio.TaskGroup() as tasks:
+        installing = tasks.create_task(dependencies.install())
+        stopping = tasks.create_task(stop.wait())
+        await asyncio.wait({installing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        installing.cancel()
+        stopping.cancel()
+    await asyncio.to_thread(remove_unused, cache)
 
 
 async def run(settings: RunnerSettings) -> None:
@@ -258,9 +294,11 @@ async def run(settings: RunnerSettings) -> None:
     Raises `QuarterhourError`: a setting is wrong, the broker is lost for good, or its parent is gone.
     """
     clock = SystemClock()
-    catalog = _read_catalog(settings)
-    for warning in catalog.warnings:
-        log.warning("functions", text=warning)
+    python = settings.function_python or Path(sys.executable)
+    dependencies = Dependencies(settings.functions, settings.cache_dir, RUNTIMES, python=python)
+    _read_catalog(
+        settings, dependencies
+    )  # what is wrong with the whole folder is said before anything is done
     options = BrokerOptions(
         url=settings.broker,
         name="quarterhour runner",
@@ -270,7 +308,7 @@ async def run(settings: RunnerSettings) -> None:
     )
     sandbox_settings = SandboxSettings(
         workers_max=settings.slots,
-        python=settings.function_python or Path(sys.executable),
+        python=python,
         environment=_worker_environment(settings),
         response_bytes_max=settings.response_bytes_max,
         stream_bytes_max=settings.stream_bytes_max,
@@ -284,7 +322,13 @@ async def run(settings: RunnerSettings) -> None:
     ):
         for warning in broker.warnings:
             log.warning("broker", text=warning)
-        await Runner(settings, broker, sandbox, metrics, clock).run(catalog, stop)
+        await _install(dependencies, settings.cache_dir, stop)
+        if stop.is_set():
+            return
+        catalog = _read_catalog(settings, dependencies)
+        for warning in catalog.warnings:
+            log.warning("functions", text=warning)
+        await Runner(settings, broker, sandbox, metrics, clock, dependencies=dependencies).run(catalog, stop)
 
 
 async def _end_when_lost(broker: Broker) -> None:

@@ -58,7 +58,12 @@ _PROCESSES: tuple[tuple[str, str, Any], ...] = (
 )
 
 # What an option comes to that has no value.
-_WITHOUT = {"broker": "its own NATS", "function_python": "its own", "advertise": "the metrics host"}
+_WITHOUT = {
+    "broker": "its own NATS",
+    "function_python": "its own",
+    "cache_dir": "`cache` in the data directory",
+    "advertise": "the metrics host",
+}
 
 _CLIENTS = """\
 ## `quarterhour list`, `invoke` and `status`

@@ -64,7 +64,8 @@ def up(settings: UpSettings) -> None:
     check_functions(settings.functions)
     with claim(settings.data_dir):
         port = free_address(settings.host, settings.port)
-        settings = dataclasses.replace(settings, port=port)
+        cache_dir = settings.cache_dir or settings.data_dir / "cache"
+        settings = dataclasses.replace(settings, port=port, cache_dir=cache_dir)
         nats = None if settings.broker else _prepare_nats(settings)
         asyncio.run(_Up(settings, nats).run())
 

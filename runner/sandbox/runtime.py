@@ -57,11 +57,12 @@ class Runtime(Protocol):
         """
         ...
 
-    def install(self, listing: Path, cache: Path) -> Path | None:
+    def install(self, listing: Path, cache: Path, *, python: Path) -> Path | None:
         """Install what `listing` names, unless that was done before, and return where it is.
 
-        `cache` is a folder for what is installed, which other processes use at the same time. None: it
-        is found where it is without being told. Blocks for as long as it takes. Raises `InstallError`.
+        `cache` is a folder for what is installed, which other processes use at the same time; `python` is
+        the interpreter of functions that list nothing. None: it is found where it is without being told.
+        Blocks for as long as it takes. Raises `InstallError`.
         """
         ...
 

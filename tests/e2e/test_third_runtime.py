@@ -25,7 +25,7 @@ class Shell:
     def read_config(self, source):
         return {"timeout": 7} if b"# slow" in source else None
 
-    def install(self, listing, cache):
+    def install(self, listing, cache, *, python):
         return None
 
     def launch(self, *, installed, memory_mib):

@@ -7,6 +7,7 @@ import pytest
 
 from quarterhour.errors import SettingsError
 from runner.catalog import SOURCE_BYTES_MAX, Catalog, load_catalog
+from runner.dependencies import Installed
 from runner.sandbox.job import Code
 from runner.sandbox.node import find
 
@@ -260,6 +261,33 @@ def test_a_timeout_past_the_limit_is_capped_and_said(project: Path) -> None:
     assert catalog.warnings == (
         "functions/slow.py: config: timeout is 90, more than --synchronous-limit, so that 60 seconds apply.",
     )
+
+
+def test_what_is_installed_for_a_function_comes_along(project: Path) -> None:
+    for name in ("ready", "failed", "waiting"):
+        write(project, f"functions/{name}.py", HANDLER)
+    states = {
+        "ready": Installed(path=Path("/cache/1"), generation=2),
+        "failed": Installed(error="functions/requirements.txt could not be installed: words."),
+        "waiting": Installed(error="It is being installed.", installing=True),
+    }
+    entries = load_catalog(
+        project / "functions",
+        working_directory=project,
+        synchronous_limit_s=60,
+        background_limit_s=900,
+        dependencies=lambda found: states.get(found.name, Installed()),
+        generation=5,
+    ).entries
+    ready, good = entries["ready"], entries["good"]
+    assert ready.code is not None
+    assert good.code is not None
+    assert ready.code.launch.python == Path("/cache/1/bin/python")
+    assert good.code.launch.python is None
+    assert (ready.code.generation, good.code.generation) == (7, 5)
+    assert entries["failed"].manifest.error == states["failed"].error
+    assert [entries[name].code for name in ("failed", "waiting")] == [None, None]
+    assert [name for name, entry in entries.items() if entry.installing] == ["waiting"]
 
 
 def test_no_folder_is_a_settings_error(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a new reading of the folder changes, and what may be a save half done."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Collection
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -95,6 +96,17 @@ async def test_what_looks_worse_is_looked_at_twice() -> None:
     assert found[1].gone == ()
 
 
+async def test_while_dependencies_are_installed_a_function_stays_what_it_was() -> None:
+    installing = replace(entry("a", error="is being installed"), installing=True)
+    unknown = replace(entry("c", error="is being installed"), installing=True)
+    folder = Folder({"a": installing, "b": entry("b", "new"), "c": unknown})
+    found = await Reloader(folder.read, OLD).reload([Path("/functions/a/requirements.txt")])
+    assert found is not None
+    assert found[0] == {"a": OLD["a"], "b": entry("b", "new"), "c": unknown}
+    assert found[1].changed == ("b", "c")
+    assert folder.generations == [0], "nothing looked worse"
+
+
 async def test_what_stays_gone_is_gone() -> None:
     folder = Folder({"b": OLD["b"]})
     found = await Reloader(folder.read, OLD).reload([Path("/functions/a.py")])
@@ -156,7 +168,7 @@ async def watched(folder: Path) -> AsyncIterator[list[Collection[Path]]]:
     found: list[Collection[Path]] = []
 
     async def collect() -> None:
-        async with aclosing(changes(folder, folder.parent)) as watching:
+        async with aclosing(changes(folder, folder.parent, ["requirements.txt"])) as watching:
             async for paths in watching:
                 found.append(paths)  # noqa: PERF401 - it never ends
 
@@ -183,11 +195,19 @@ async def test_changes_of_code_and_of_the_projects_file_are_seen(tmp_path: Path)
             return any(path.name == name for paths in found for path in paths)
 
         (folder / "data.csv").write_text("1")
+        (folder / "notes.txt").write_text("1")
         (folder / "report" / "index.py").write_text("1")
         await eventually(lambda: seen("index.py"), what="a file in a folder is seen")
         assert not seen("data.csv")
+        assert not seen("notes.txt")
+        for name in (".env", "requirements.txt", "requirements-base.txt"):
+            (folder / "report" / name).write_text("1")
+            await eventually(functools.partial(seen, name), what=f"{name} is seen")
         (tmp_path / "netlify.toml").write_text("")
         await eventually(lambda: seen("netlify.toml"), what="the project's file is seen")
+        found.clear()
+        (tmp_path / ".env").write_text("")
+        await eventually(lambda: seen(".env"), what="the project's .env is seen")
 
 
 async def test_a_folder_that_comes_back_is_watched_again(tmp_path: Path) -> None:

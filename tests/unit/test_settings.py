@@ -70,6 +70,7 @@ def test_each_option_can_be_given_in_each_place(process: type[Any], tmp_path: Pa
         "waiting_age_s": (60, 60.0),
         "function_environment": ("SMTP_URL,A_B", ("SMTP_URL", "A_B")),
         "function_python": (sys.executable, Path(sys.executable)),
+        "cache_dir": ("cache", tmp_path / "cache"),
         "expose_errors": (True, True),
         "call_scheduled": (True, True),
         "trusted_proxies": ("10.0.0.0/8, ::1", tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "::1")))),
@@ -263,7 +264,7 @@ def test_the_defaults_of_up_are_those_of_its_children_but_for_five() -> None:
         for option, default in options_of(process)
     }
     differing = {field for field in ours.keys() & theirs.keys() if ours[field] != theirs[field]}
-    assert differing == {"broker", "call_scheduled", "drain_s", "expose_errors", "watch"}
+    assert differing == {"broker", "cache_dir", "call_scheduled", "drain_s", "expose_errors", "watch"}
     assert theirs.keys() - ours.keys() == {"withdraw_missing"}
 
 
@@ -279,6 +280,7 @@ def test_what_up_hands_to_its_children_arrives_whatever_the_file_says(tmp_path: 
     settings = dataclasses.replace(
         up(tmp_path, {"trusted_proxies": "10.0.0.0/8,::1", "function_environment": "A,B", "lease_s": "2.5"}),
         broker="nats://there:4222",
+        cache_dir=tmp_path / "cache",
         expose_errors=False,
         slots=3,
     )

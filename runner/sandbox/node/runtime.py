@@ -7,6 +7,7 @@ from typing import Any
 from runner.sandbox.node.check import check_syntax
 from runner.sandbox.node.config import read_config
 from runner.sandbox.node.find import find_node
+from runner.sandbox.node.install import install
 from runner.sandbox.runtime import Launch, Runtime
 
 __all__ = ["RUNTIME"]
@@ -30,8 +31,9 @@ class NodeRuntime:
             check_syntax(source)
         return reading.config
 
-    def install(self, listing: Path, cache: Path) -> Path | None:  # noqa: ARG002 - the port's
-        """Nothing: `node_modules` is found where it is."""
+    def install(self, listing: Path, cache: Path, *, python: Path) -> Path | None:  # noqa: ARG002 - the port's
+        """Into the `node_modules` beside the list, which Node finds by itself."""
+        install(listing)
         return None
 
     def launch(self, *, installed: Path | None, memory_mib: int) -> Launch:  # noqa: ARG002 - the port's

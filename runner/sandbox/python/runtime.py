@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.sandbox.python.config import read_config
+from runner.sandbox.python.install import install
 from runner.sandbox.runtime import Launch
 
 __all__ = ["RUNTIME"]
@@ -21,10 +22,9 @@ class _Python:
         """The module's literal `config = {...}`."""
         return read_config(source)
 
-    def install(self, listing: Path, cache: Path) -> Path | None:
-        """Nothing yet."""
-        del listing, cache
-        return None
+    def install(self, listing: Path, cache: Path, *, python: Path) -> Path | None:
+        """A virtual environment, whose interpreter then is the functions'."""
+        return install(listing, cache, python=python)
 
     def launch(self, *, installed: Path | None, memory_mib: int) -> Launch:
         """A fork; the worker limits its memory itself."""
