@@ -30,12 +30,13 @@ from tests.node import node
 from tests.up import Up, leaving_nothing
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# The first test waits for the packages, too.
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 PROJECT = Path(__file__).parent / "kinds"
 SECRET = "it is a secret"
 CLASSIC = "/.netlify/functions"
-INSTALL_S = 50.0
+INSTALL_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or b"").decode(errors="replace")
-        sentence = f"This test needs npm and its registry, which is not there now: {error}\n{said[-2000:]}"
+        sentence = f"This test needs npm and its registry, which is not there now: {error}\n{said[-500:]}"
         if os.environ.get("CI") == "true":
             pytest.fail(sentence)
         pytest.skip(sentence)
@@ -93,6 +94,12 @@ def shop(site: Shop) -> Shop:
 def addresses(classic: str, modern: str) -> pytest.MarkDecorator:
     """A test for both styles of a kind."""
     return pytest.mark.parametrize("path", [f"{CLASSIC}/{classic}", modern], ids=["classic", "modern"])
+
+
+async def test_the_lock_leaves_the_registry_to_the_machine() -> None:
+    packages = json.loads((PROJECT / "package-lock.json").read_text())["packages"]
+    assert [name for name, package in packages.items() if name and "integrity" not in package] == []
+    assert {package.get("resolved") for package in packages.values()} == {None}
 
 
 async def test_all_of_them_are_served_as_they_are(http: httpx.AsyncClient) -> None:
