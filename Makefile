@@ -5,10 +5,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# What the functions in functions/ may see of the environment.
+VARIABLES := SMTP_URL,SENDGRID_API_KEY,MAIL_FROM,SITES,WEBHOOK_SECRET
+
 .PHONY: up test check bench screenshots format lock clean
 
 up: $(INSTALLED) ## start everything: gateway, NATS and two runners on the functions in functions/
-	@exec $(BIN)/quarterhour up --function-environment SMTP_URL,SENDGRID_API_KEY,MAIL_FROM $(ARGS)
+	@exec $(BIN)/quarterhour up --function-environment $(VARIABLES) $(ARGS)
 
 test: $(INSTALLED) ## run the whole suite
 	@exec $(BIN)/python -m pytest $(ARGS)

@@ -22,12 +22,14 @@ _EXAMPLES = """\b
 Examples:
   quarterhour new hello                   a function whose caller waits for the answer
   quarterhour new import-background       one that answers 202 and runs in the background
+  quarterhour new hello.js                the same in JavaScript; hello.ts in TypeScript
   quarterhour new send-email              sends a mail, by SMTP or into a folder
   quarterhour new send-email-background   the same in the background
 """
 
 _MAIL = ("send-email", "send-email-background")
 _SUFFIXES = (".py", ".js", ".mjs", ".cjs", ".ts", ".mts", ".cts")
+_TEMPLATES = {".py": ".py", ".js": ".js", ".mjs": ".js", ".ts": ".ts", ".mts": ".ts"}
 _FUNCTIONS = OPTIONS["functions"]
 
 
@@ -42,28 +44,36 @@ _FUNCTIONS = OPTIONS["functions"]
 def new(name: str, functions: str | None) -> None:
     """Write a new function, with comments that teach.
 
-    If NAME ends in -background, it is a background function. No file that is there is touched.
+    It is in Python, or in what the suffix of NAME says: .js, .mjs, .ts or .mts. If the name ends in
+    -background, it is a background function. No file that is there is touched.
     """
-    _check_name(name)
+    name, suffix = _parts(name)
+    _check_name(name, suffix)
     folder = _folder(functions)
     _check_free(folder, name)
-    path = folder / f"{name}.py"
-    _write(path, _source(name))
+    path = folder / f"{name}{suffix}"
+    _write(path, _source(name, suffix))
     click.echo(_what_next(name, path, functions))
 
 
-def _check_name(name: str) -> None:
+def _parts(name: str) -> tuple[str, str]:
+    """The function's name and the suffix of its file."""
+    suffix = next((suffix for suffix in _TEMPLATES if name.endswith(suffix)), "")
+    return name.removesuffix(suffix), suffix or ".py"
+
+
+def _check_name(name: str, suffix: str) -> None:
     if not is_function_name(name):
-        hint = f" Do you mean {name[:-3]}?" if is_function_name(name.removesuffix(".py")) else ""
         text = (
-            f"{name!r} is no name of a function: it has 1 to {NAME_LENGTH_MAX} "
-            f"of the characters A-Z a-z 0-9 _ and -.{hint}"
+            f"{name!r} is no name of a function: it has 1 to {NAME_LENGTH_MAX} of the characters "
+            f"A-Z a-z 0-9 _ and -, and then one of {' '.join(_TEMPLATES)} or nothing."
         )
         raise click.ClickException(text)
     # `test` is no module that anything needs.
-    if name == "__init__" or (name in sys.stdlib_module_names and name != "test"):
+    needed = suffix == ".py" and name in sys.stdlib_module_names and name != "test"
+    if needed or name == "__init__":
         text = (
-            f"{name}.py would stand in the way of Python's own {name} when a function imports it; "
+            f"{name}{suffix} would stand in the way of Python's own {name} when a function imports it; "
             f"choose another name, such as {name}-it."
         )
         raise click.ClickException(text)
@@ -88,11 +98,11 @@ def _check_free(folder: Path, name: str) -> None:
                 raise click.ClickException(text)
 
 
-def _source(name: str) -> str:
+def _source(name: str, suffix: str) -> str:
     template = name
-    if name not in _MAIL:
+    if suffix != ".py" or name not in _MAIL:
         template = Mode.BACKGROUND if name.endswith(BACKGROUND_SUFFIX) else Mode.SYNCHRONOUS
-    file = files("quarterhour.cli") / "templates" / f"{template}.py"
+    file = files("quarterhour.cli") / "templates" / f"{template}{_TEMPLATES[suffix]}"
     return file.read_text(encoding="utf-8").replace("NAME", name)
 
 
@@ -110,7 +120,7 @@ def _what_next(name: str, path: Path, functions: str | None) -> str:
     up = "quarterhour up"
     if functions is not None:
         up += f" {_FUNCTIONS.flag} {shlex.quote(functions)}"
-    if name in _MAIL:
+    if path.suffix == ".py" and name in _MAIL:
         up += " --function-environment SMTP_URL,MAIL_FROM"
     kind = Mode.BACKGROUND if name.endswith(BACKGROUND_SUFFIX) else Mode.SYNCHRONOUS
     call = curl({"paths": [default_route(name)], "methods": []}, DEFAULT_URL)

@@ -1,19 +1,24 @@
 """The example functions as they are, in a real system: with `{}`, and with what a user would send.
 
-They have a worker's environment and nothing else, so whatever they need is in this project.
+They have a worker's environment and nothing else, so whatever they need is in this project. Those in
+JavaScript and TypeScript need Node.js.
 """
 
+import asyncio
+import hmac
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pypdf
 import pytest
 import pytest_asyncio
 
+from tests.node import node
 from tests.system import System
 from tests.unit.functions import FOLDER
 from tests.web_server import Page, WebServer
@@ -34,8 +39,18 @@ retries = 20
 """
 
 
+SECRET = "it is a secret"
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[WebServer]:
+    """The site that is watched."""
+    with WebServer({"/": Page(body="here")}) as web:
+        yield web
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+async def system(tmp_path_factory: pytest.TempPathFactory, watched: WebServer) -> AsyncIterator[System]:
     async with System(tmp_path_factory.mktemp("examples"), {}) as system:
         skipped = shutil.ignore_patterns("__pycache__")
         shutil.copytree(FOLDER, system.functions, dirs_exist_ok=True, ignore=skipped)
@@ -43,8 +58,11 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
         batch = (FOLDER / "batch-background.py").read_text()
         system.write("slow-batch-background", batch.replace("def clean(record):", slow))
         (system.folder / "quarterhour.toml").write_text(SETTINGS)
-        await system.start_gateway()
-        await system.start_runner()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SITES", f"{watched.url}/")
+            patch.setenv("WEBHOOK_SECRET", SECRET)
+            await system.start_gateway()
+            await system.start_runner("--function-environment", "SITES,WEBHOOK_SECRET")
         yield system
 
 
@@ -197,3 +215,84 @@ async def test_a_batch_that_is_too_long_for_one_attempt(system: System) -> None:
     contacts = [json.loads(line) for line in written(system, status, "batches").splitlines()]
     assert [line["rejected"] for line in contacts if "rejected" in line] == [18, 32, 58, 92, 98]
     assert len(contacts) == 120
+
+
+# The webhook, in JavaScript
+
+
+async def test_a_webhook_is_kept_once(system: System) -> None:
+    node()
+    body = '{"action":  "opened", "by": "Zoë"}'.encode()
+    signature = f"sha256={hmac.digest(SECRET.encode(), body, 'sha256').hex()}"
+    headers = {
+        "content-type": "application/json",
+        "x-github-event": "issues",
+        "x-github-delivery": "delivery-1",
+        "x-hub-signature-256": signature,
+    }
+    # Senders repeat themselves; here all at once, to as many workers.
+    answers = await asyncio.gather(
+        *(system.post("receive-webhook", content=body, headers=headers) for _ in range(3))
+    )
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 201]
+    (file,) = (system.folder / ".quarterhour" / "webhooks").iterdir()
+    assert file.name == "delivery-1.json"
+    assert json.loads(file.read_text())["payload"] == {"action": "opened", "by": "Zoë"}
+    tampered = await system.post(
+        "receive-webhook", content=body.replace(b"opened", b"closed"), headers=headers
+    )
+    assert tampered.status_code == 401
+    assert (await system.post("receive-webhook", json={})).status_code == 401
+
+
+# The short links, in TypeScript
+
+
+async def test_a_short_link(system: System) -> None:
+    node()
+    links = (await system.get("/go")).json()
+    answer = await system.get("/go/python?q=1")
+    assert (answer.status_code, answer.headers["location"]) == (302, f"{links['python']}?q=1")
+    assert (await system.get("/go/nothing")).status_code == 404
+
+
+# The guestbook, an application, and its export, which streams
+
+
+async def test_the_guestbook_and_its_export(system: System) -> None:
+    url = f"{system.url}/guestbook"
+    async with httpx.AsyncClient(headers={"accept": "text/html"}) as browser:
+        written = await browser.post(url, data={"name": "Ada <3", "text": "a, b"})
+        assert (written.status_code, written.headers["location"]) == (303, "/guestbook")
+        page = await browser.get(url)
+        assert "<b>Ada &lt;3</b>" in page.text
+    (entry,) = (await system.get("/guestbook")).json()["entries"]
+    answer = await system.post("export-guestbook", json={})
+    assert answer.headers["content-disposition"] == 'attachment; filename="guestbook.csv"'
+    assert answer.text.splitlines() == [
+        "id,written_at,name,text",
+        f'1,{entry["written_at"]},Ada <3,"a, b"',
+    ]
+
+
+async def test_a_large_export_comes_bit_by_bit(system: System) -> None:
+    answer = await system.get("/.netlify/functions/export-guestbook?rows=200000")
+    assert "content-length" not in answer.headers
+    lines = answer.text.splitlines()
+    assert (len(lines), lines[-1].split(",")[0]) == (200_001, "200000")
+
+
+# The watch, scheduled
+
+
+async def test_sites_are_watched(system: System, watched: WebServer) -> None:
+    name = "watch-sites"
+    assert (await system.post(name, json={})).json() == {"up": 1, "changes": []}
+    failed = await system.metric("quarterhour_outcomes_total", function=name, result="failed")
+    watched.pages["/"] = [Page(status=503)]
+    answer = await system.post(name, json={})
+    assert (answer.status_code, answer.json()["errorType"]) == (500, "SitesDown")
+    assert await system.metric("quarterhour_outcomes_total", function=name, result="failed") == failed + 1
+    watched.pages["/"] = [Page(body="here again")]
+    (change,) = (await system.post(name, json={})).json()["changes"]
+    assert change.startswith(f"{watched.url}/ is up again; it was down since ")

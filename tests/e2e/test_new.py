@@ -11,11 +11,13 @@ from click.testing import CliRunner
 
 from quarterhour.cli.main import main
 from tests.nats_server import free_port
+from tests.node import node
 from tests.system import System
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NAMES = ("hello", "import-background", "send-email", "send-email-background")
+SCRIPTS = ("greet.js", "salute.ts", "fetch-background.mjs", "count-background.ts")
 
 
 @dataclass
@@ -39,7 +41,7 @@ def mailbox() -> Mailbox:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox) -> AsyncIterator[System]:
     async with System(tmp_path_factory.mktemp("new"), {}) as system:
-        for name in NAMES:
+        for name in NAMES + SCRIPTS:
             result = CliRunner().invoke(main, ["new", name, "--functions", str(system.functions)])
             assert result.exit_code == 0, result.output
         server = Controller(mailbox, hostname="127.0.0.1", port=free_port())
@@ -65,6 +67,29 @@ async def test_the_background_one_has_a_result_and_a_log(system: System) -> None
     status = await system.in_state(id, "succeeded")
     assert status["result"] == {"done": ["a, done", "sample, done"]}
     assert status["attempts"][0]["logs"] == f"attempt 1 of invocation {id}\n"
+
+
+@pytest.mark.parametrize("name", ["greet", "salute"])
+async def test_the_synchronous_ones_of_node_answer(system: System, name: str) -> None:
+    node()
+    for query, body, whom in (("", {}, "world"), ("?name=Ada", {}, "Ada"), ("", {"name": "Bob"}, "Bob")):
+        answer = await system.post(f"{name}{query}", json=body)
+        assert (answer.status_code, answer.json()) == (200, {"message": f"Hello, {whom}!"})
+    assert (await system.post(name)).json() == {"message": "Hello, world!"}
+
+
+@pytest.mark.parametrize("name", ["fetch-background", "count-background"])
+async def test_the_background_ones_of_node_have_a_result_and_a_log(system: System, name: str) -> None:
+    node()
+    for body, items in ((b"{}", ["a", "sample"]), (b"", ["a", "sample"]), (b'{"items": [1]}', [1])):
+        id = await system.enqueue(name, content=body)
+        status = await system.in_state(id, "succeeded")
+        assert status["result"] == {"done": [f"{item}, done" for item in items]}
+        assert status["attempts"][0]["logs"] == f"attempt 1 of invocation {id}\n"
+    for body in (b"no json", b"null", b'{"items": "one"}'):
+        status = await system.in_state(await system.enqueue(name, content=body), "dead")
+        assert (status["attempt"], status["error"]["type"]) == (1, "DoNotRetry")
+        assert status["error"]["message"].startswith("The body must be JSON such as")
 
 
 async def test_mail_is_sent_while_one_waits(system: System, mailbox: Mailbox) -> None:

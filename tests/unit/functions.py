@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["FOLDER", "INVOCATION", "call", "load"]
+__all__ = ["FOLDER", "INVOCATION", "call", "load", "load_module"]
 
 FOLDER = Path(__file__).parents[2] / "functions"
 INVOCATION = "01930000-0000-7000-8000-000000000001"
@@ -17,6 +17,11 @@ Handler = Callable[[dict[str, Any], Any], Any]
 
 
 def load(name: str) -> Handler:
+    handler: Handler = load_module(name).handler
+    return handler
+
+
+def load_module(name: str) -> Any:
     if str(FOLDER) not in sys.path:
         sys.path.insert(0, str(FOLDER))
     spec = importlib.util.spec_from_file_location(f"function under test: {name}", FOLDER / f"{name}.py")
@@ -24,8 +29,7 @@ def load(name: str) -> Handler:
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    handler: Handler = module.handler
-    return handler
+    return module
 
 
 def call(handler: Handler, body: str | bytes | None = None, **event: Any) -> Any:

@@ -4,6 +4,7 @@ import email
 import email.policy
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from email.message import EmailMessage
@@ -18,10 +19,16 @@ from click.testing import CliRunner, Result
 from quarterhour import DoNotRetry, RetryAfter
 from quarterhour.cli.main import main
 from runner.catalog import Entry, load_catalog
+from tests.node import node
 from tests.unit.functions import INVOCATION, call
 
 ROOT = Path(__file__).parents[2]
 KINDS = ["hello", "import-background", "send-email", "send-email-background"]
+SCRIPTS = [
+    *(f"hello{suffix}" for suffix in (".js", ".mjs", ".ts", ".mts")),
+    *(f"import-background{suffix}" for suffix in (".js", ".mjs", ".ts", ".mts")),
+    *("send-email.js", "send-email-background.ts", "json.js"),
+]
 GOOD = {"to": "ada@example.org", "subject": "Hi", "text": "Hello, Ada."}
 
 
@@ -67,6 +74,38 @@ def test_what_is_written_is_a_function_without_a_complaint(folder: Path, name: s
     assert f"localhost:8888/.netlify/functions/{name}" in source
     assert "NAME" not in source
     assert max(map(len, source.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("file", SCRIPTS)
+def test_a_suffix_says_the_language(folder: Path, file: str) -> None:
+    node()
+    name, kind = file.partition(".")[0], "background" if "-background." in file else "synchronous"
+    lines = run(file).output.splitlines()
+    assert lines[0] == f"Wrote functions/{file}, a {kind} function."
+    assert lines[2] == "Start it:  quarterhour up"
+    manifest = entry(folder, name).manifest
+    assert (manifest.error, manifest.background) == (None, kind == "background")
+    source = (folder / "functions" / file).read_text()
+    assert f"localhost:8888/.netlify/functions/{name}\n" in source
+    assert "NAME" not in source
+    assert max(map(len, source.splitlines())) <= 110
+
+
+def test_types_are_all_that_tells_typescript_from_javascript() -> None:
+    typed = r": Request|: Context( & \{[^}]*\})?|: Promise<[^>]*>+|: string\[\]|: unknown"
+    for kind in ("synchronous", "background"):
+        script, types = (
+            (files("quarterhour.cli") / "templates" / f"{kind}.{end}").read_text().partition("*/")[2]
+            for end in ("js", "ts")
+        )
+        types = types.replace("import type { Context } from '@netlify/functions';\n", "")
+        types = types.replace("(error as Error)", "error")
+        assert script.split() == re.sub(typed, "", types).split()
+
+
+def test_python_may_be_said_as_well(folder: Path) -> None:
+    assert run("hello.py").output.startswith("Wrote functions/hello.py,")
+    assert "is there already" in refused("hello.js")
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -136,20 +175,17 @@ def test_a_folder_without_a_function_is_no_hindrance(folder: Path) -> None:
     assert run("hello").exit_code == 0
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a/b", "../a", "a.b", "é", "x" * 129, "a\nb"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a/b", "../a", "a.b", "é", "x" * 129, "a\nb", ".js", "a.cjs", "a.b.js"]
+)
 def test_what_is_no_name_is_refused(folder: Path, name: str) -> None:
     assert "is no name of a function: it has 1 to 128 of the characters" in refused(name)
     assert list(folder.iterdir()) == []
 
 
-def test_a_name_with_its_suffix_gets_a_hint() -> None:
-    assert refused("hello.py").endswith("Do you mean hello?\n")
-    assert "mean" not in refused("a b.py")
-
-
-@pytest.mark.parametrize("name", ["json", "email", "random", "__init__"])
+@pytest.mark.parametrize("name", ["json", "email.py", "random", "__init__", "__init__.js"])
 def test_a_name_that_python_needs_itself_is_refused(name: str) -> None:
-    assert f"would stand in the way of Python's own {name}" in refused(name)
+    assert f"would stand in the way of Python's own {name.partition('.')[0]}" in refused(name)
 
 
 @pytest.mark.parametrize("name", ["test", "x" * 128, "A-b_9", "email-background"])
@@ -177,7 +213,8 @@ def test_it_is_in_the_help() -> None:
 
 def test_there_is_a_template_for_each_kind_and_no_other() -> None:
     names = {file.name for file in (files("quarterhour.cli") / "templates").iterdir() if file.is_file()}
-    assert names == {"synchronous.py", "background.py", "send-email.py", "send-email-background.py"}
+    kinds = {f"{kind}.{end}" for kind in ("synchronous", "background") for end in ("py", "js", "ts")}
+    assert names == kinds | {"send-email.py", "send-email-background.py"}
 
 
 def test_the_templates_are_in_the_wheel(tmp_path: Path) -> None:
