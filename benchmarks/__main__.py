@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import click
 
-from benchmarks import accepting, draining, latency, memory, synchronous
+from benchmarks import accepting, draining, javascript, latency, memory, synchronous
 from benchmarks.report import Report, progress
 from benchmarks.system import RESULTS, Server
 
@@ -45,6 +45,7 @@ MEASURES: dict[str, Callable[[Report, _Plan], None]] = {
     "drain": lambda report, plan: draining.measure(report, runs=plan.runs),
     "background": lambda report, plan: latency.measure_background(report, runs=plan.runs),
     "cold": lambda report, plan: latency.measure_cold_start(report, runs=plan.runs),
+    "javascript": lambda report, plan: javascript.measure(report, runs=plan.runs, duration_s=plan.duration_s),
     "memory": _memory,
 }
 

@@ -53,9 +53,9 @@ class System:
         self.write("noop", NOOP)
         self.write("noop-background", NOOP_BACKGROUND)
 
-    def write(self, name: str, source: str) -> None:
+    def write(self, name: str, source: str, suffix: str = "py") -> None:
         """Write a function's file."""
-        (self.functions / f"{name}.py").write_text(source)
+        (self.functions / f"{name}.{suffix}").write_text(source)
 
     def start_nats(self) -> None:
         """Start the broker."""

@@ -8,15 +8,22 @@ import { compileFunction } from 'node:vm';
 const CJS_PARAMETERS = ['exports', 'require', 'module', '__filename', '__dirname'];
 const ESM_SIGNS = /(?:^|[;}])\s*(?:import|export)\b|\bimport\.meta\b|\bawait\b/m;
 
-/** JavaScript of TypeScript: the types are blanks, so that lines and columns stay. Throws SyntaxError. */
+/**
+ * JavaScript of TypeScript. The types are blanks, so that lines and columns stay; only what is more than
+ * types (enums, namespaces, parameter properties) is written anew, with a map to its lines. Throws SyntaxError.
+ */
 export function withoutTypes(text, url) {
-  let stripped;
   try {
-    stripped = stripTypeScriptTypes(text);
-  } catch {
-    stripped = stripTypeScriptTypes(text, { sourceUrl: url }); // the same error, but it names the place
+    return withoutUnusedImports(stripTypeScriptTypes(text));
+  } catch (error) {
+    if (error.code === 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX') return transformed(text, url);
+    return stripTypeScriptTypes(text, { sourceUrl: url }); // the same error, but it names the place
   }
-  return withoutUnusedImports(stripped);
+}
+
+function transformed(text, url) {
+  process.setSourceMapsEnabled(true);
+  return stripTypeScriptTypes(text, { mode: 'transform', sourceMap: true, sourceUrl: url });
 }
 
 /** 'module' or 'commonjs', by the syntax. */
