@@ -61,7 +61,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory, watched: WebServer) -
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SITES", f"{watched.url}/")
             patch.setenv("WEBHOOK_SECRET", SECRET)
-            await system.start_gateway()
+            await system.start_gateway("--call-scheduled")
             await system.start_runner("--function-environment", "SITES,WEBHOOK_SECRET")
         yield system
 
