@@ -113,6 +113,68 @@ def handler(event, context):
 }
 
 
+SEEN_IN_JAVASCRIPT = """
+import { existsSync, writeFileSync } from 'node:fs';
+import { Readable } from 'node:stream';
+import { setTimeout as pause } from 'node:timers/promises';
+
+const place = (name) => new URL(`../${name}`, import.meta.url);
+
+async function* body() {
+  yield 'one';
+  while (!existsSync(place('seen'))) await pause(5);
+  yield 'two';
+}
+"""
+
+JAVASCRIPT = {
+    "modern.mjs": SEEN_IN_JAVASCRIPT
+    + """
+const headers = { 'content-type': 'text/x-bits' };
+export default async () => new Response(ReadableStream.from(body()).pipeThrough(new TextEncoderStream()),
+  { status: 201, headers });
+""",
+    "classic.mjs": SEEN_IN_JAVASCRIPT
+    + """
+export const handler = async () =>
+  ({ statusCode: 201, headers: { 'content-type': 'text/x-bits' }, body: Readable.from(body()) });
+""",
+    "breaks-js.mjs": """
+async function* body(how) {
+  yield 'some';
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  if (how === 'exit') process.exit(3);
+  if (how === 'limit') await new Promise((resolve) => setTimeout(resolve, 60_000));
+  if (how === 'no bytes') yield 1;
+  throw new TypeError('enough');
+}
+
+export const config = { timeout: 0.7 };
+export default async (request) =>
+  new Response(ReadableStream.from(body(new URL(request.url).searchParams.get('how'))).pipeThrough(
+    new TransformStream({
+      transform: (text, out) => out.enqueue(text === 1 ? text : new TextEncoder().encode(text)),
+    })));
+""",
+    "sends-js.mjs": """
+import { writeFileSync } from 'node:fs';
+
+export default async (request) => {
+  const chunks = Number(new URL(request.url).searchParams.get('chunks'));
+  let number = 0;
+  return new Response(new ReadableStream({
+    pull(controller) {
+      if (number === chunks) return controller.close();
+      controller.enqueue(new Uint8Array(65536));
+      number += 1;
+      writeFileSync(new URL('../sent', import.meta.url), String(number));
+    },
+  }));
+};
+""",
+}
+
+
 @dataclass
 class World:
     """A system whose gateways are of each server."""
@@ -128,6 +190,8 @@ class World:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     async with System(tmp_path_factory.mktemp("system"), FUNCTIONS) as system:
+        for name, source in JAVASCRIPT.items():
+            (system.functions / name).write_text(source)
         gateways = {
             "granian": await system.start_gateway("--server", "granian"),
             "hypercorn": await system.start_gateway(),
@@ -144,6 +208,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 SERVERS = ["hypercorn", "granian"]
 both_servers = pytest.mark.parametrize("server", SERVERS)
+functions_that_send = pytest.mark.parametrize("name", ["sends", "sends-js"])
 
 
 def forget(path: Path) -> Path:
@@ -152,7 +217,7 @@ def forget(path: Path) -> Path:
 
 
 @both_servers
-@pytest.mark.parametrize("name", ["generator", "async-generator", "asgi", "wsgi"])
+@pytest.mark.parametrize("name", ["generator", "async-generator", "asgi", "wsgi", "modern", "classic"])
 async def test_the_first_bytes_come_before_the_function_ends(
     world: World, http: httpx.AsyncClient, server: str, name: str
 ) -> None:
@@ -168,11 +233,12 @@ async def test_the_first_bytes_come_before_the_function_ends(
 
 
 @both_servers
+@pytest.mark.parametrize("name", ["breaks", "breaks-js"])
 @pytest.mark.parametrize("how", ["raise", "exit", "limit", "no bytes"])
 async def test_one_that_breaks_off_does_not_end_cleanly(
-    world: World, http: httpx.AsyncClient, server: str, how: str
+    world: World, http: httpx.AsyncClient, server: str, name: str, how: str
 ) -> None:
-    async with http.stream("GET", world.url(server, "breaks"), params={"how": how}) as answer:
+    async with http.stream("GET", world.url(server, name), params={"how": how}) as answer:
         assert answer.status_code == 200
         bits = answer.aiter_raw()
         assert await anext(bits) == b"some"
@@ -211,10 +277,11 @@ def memory_kib(process: Process) -> int:
 
 
 @both_servers
+@functions_that_send
 async def test_a_slow_client_costs_the_gateway_no_memory(
-    world: World, http: httpx.AsyncClient, server: str
+    world: World, http: httpx.AsyncClient, server: str, name: str
 ) -> None:
-    url, gateway = world.url(server, "sends"), world.gateways[server]
+    url, gateway = world.url(server, name), world.gateways[server]
     await http.get(url, params={"chunks": 320})  # so that what it needs in any case is there
     before = most = memory_kib(gateway)
     got = 0
@@ -228,14 +295,15 @@ async def test_a_slow_client_costs_the_gateway_no_memory(
 
 
 @both_servers
+@functions_that_send
 async def test_a_slow_client_holds_the_function_back_and_one_that_goes_away_ends_it(
-    world: World, server: str
+    world: World, server: str, name: str
 ) -> None:
     sent = forget(world.system.folder / "sent")
-    cancelled = await world.system.metric("quarterhour_outcomes_total", function="sends", result="cancelled")
+    cancelled = await world.system.metric("quarterhour_outcomes_total", function=name, result="cancelled")
     reader, writer = await asyncio.open_connection("127.0.0.1", world.gateways[server].port, limit=1024)
     writer.get_extra_info("socket").setsockopt(1, 8, 4096)  # SO_RCVBUF
-    writer.write(request(f"{PREFIX}/sends?chunks=320"))
+    writer.write(request(f"{PREFIX}/{name}?chunks=320"))
     await reader.readuntil(b"\r\n\r\n")
 
     def progress() -> int:
@@ -245,7 +313,7 @@ async def test_a_slow_client_holds_the_function_back_and_one_that_goes_away_ends
     writer.transport.abort()
 
     async def was_cancelled() -> bool:
-        now = await world.system.metric("quarterhour_outcomes_total", function="sends", result="cancelled")
+        now = await world.system.metric("quarterhour_outcomes_total", function=name, result="cancelled")
         return now == cancelled + 1
 
     await eventually(was_cancelled, what="the function was ended")
