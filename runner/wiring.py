@@ -109,17 +109,22 @@ class Runner:
         )
         self._metrics_address = f"{_advertised(self._settings)}:{port}"
         try:
-            async with self._tasks, background(self._leases.keep(), self._look_after()):
+            async with self._tasks, background(self._leases.keep()):
                 await self._start(catalog)
-                async with background(
-                    self._puller.listen(), self._puller.run(), self._clockwork.run(), self._follow_changes()
-                ):
-                    await stop.wait()
-                await self._drain()
+                # Not before: whoever hears a runner takes its functions for announced.
+                async with background(self._look_after()):
+                    await self._work(stop)
+                    await self._drain()
         finally:
             await asyncio.to_thread(server.shutdown)
             server.server_close()
             thread.join()
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        async with background(
+            self._puller.listen(), self._puller.run(), self._clockwork.run(), self._follow_changes()
+        ):
+            await stop.wait()
 
     async def _start(self, catalog: Catalog) -> None:
         self._entries = catalog.entries

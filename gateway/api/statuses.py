@@ -10,6 +10,7 @@ __all__ = ["WAIT_MAX_S", "Statuses"]
 
 WAIT_MAX_S = 60.0
 LOOK_AGAIN_S = 5.0  # at the latest, whether or not a change was heard
+LOOK_SOON_S = 0.1  # the first time: what changed just before anybody listened was not heard
 WAITING_MAX = 2000
 
 
@@ -42,13 +43,15 @@ class Statuses:
         return self._clock.now()
 
     async def _at_its_end(self, invocation_id: str, until: float) -> Status | None:
+        again_s = LOOK_SOON_S
         async with self._records.changes(invocation_id) as changed:
             while True:
                 status = await self._records.status(invocation_id)
                 left_s = until - self._clock.boot()
                 if _is_final(status) or left_s <= 0 or self._stopping.is_set():
                     return status
-                await changed(min(left_s, LOOK_AGAIN_S))
+                await changed(min(left_s, again_s))
+                again_s = LOOK_AGAIN_S
 
 
 def _is_final(status: Status | None) -> bool:

@@ -1,11 +1,23 @@
-"""Under which host a runner lists itself for Prometheus."""
+"""A runner's first words: the host under which Prometheus finds it, and what it says before it beats."""
 
+import asyncio
 import socket
+from collections.abc import Collection
+from typing import cast
 
 import pytest
 
+from quarterhour.broker.memory import MemoryBroker, Store
+from quarterhour.broker.port import Beat, BrokerOptions
+from quarterhour.clock import SystemClock
+from quarterhour.function import Manifest
 from quarterhour.settings import RunnerSettings
-from runner.wiring import _advertised
+from runner import wiring
+from runner.catalog import Catalog
+from runner.dependencies import Dependencies
+from runner.metrics import Metrics
+from runner.sandbox.pool import Sandbox
+from runner.wiring import Runner, _advertised
 
 HERE = socket.gethostname()
 
@@ -24,3 +36,49 @@ HERE = socket.gethostname()
 def test_the_advertised_host_can_be_reached(metrics_host: str, advertise: str | None, host: str) -> None:
     settings = RunnerSettings(broker="nats://there", metrics_host=metrics_host, advertise=advertise)
     assert _advertised(settings) == host
+
+
+class SlowBroker(MemoryBroker):
+    """It takes many beats' time to make queues ready, as for many functions on a busy machine."""
+
+    def __init__(self) -> None:
+        options = BrokerOptions(url="memory://slow", name="a runner", clock=SystemClock())
+        super().__init__(Store(), options)
+        self.said: list[str] = []
+        self.heard = asyncio.Event()
+
+    async def prepare(self, functions: Collection[Manifest]) -> None:
+        await asyncio.sleep(0.1)
+
+    async def announce(self, functions: Collection[Manifest]) -> None:
+        self.said.append("functions")
+
+    async def beat(self, beat: Beat) -> None:
+        self.said.append("beat")
+        if self.said.count("beat") > 1:
+            self.heard.set()
+
+
+class NoSandbox:
+    async def keep(self, codes: object) -> None:
+        pass
+
+
+async def test_its_functions_are_announced_before_it_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "BEAT_S", 0.01)
+    broker = SlowBroker()
+    settings = RunnerSettings(broker="memory://slow", drain_s=0)
+    runner = Runner(
+        settings,
+        broker,
+        cast("Sandbox", NoSandbox()),
+        Metrics(slots=1),
+        SystemClock(),
+        dependencies=cast("Dependencies", None),
+    )
+    stop = asyncio.Event()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(runner.run(Catalog(entries={}, warnings=()), stop))
+        await broker.heard.wait()
+        stop.set()
+    assert broker.said[:2] == ["functions", "beat"]

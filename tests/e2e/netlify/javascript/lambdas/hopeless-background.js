@@ -1,0 +1,3 @@
+exports.config = { retries: 0 };
+
+exports.handler = async () => { throw new TypeError('no such thing'); };

@@ -1,0 +1,3 @@
+export const config = { schedule: '@never' };
+
+export default async () => new Response();

@@ -1,0 +1,3 @@
+const nowhere = require('nowhere_to_be_found');
+
+exports.handler = async () => nowhere;

@@ -1,0 +1,1 @@
+throw new RangeError('it fails while it is loaded');

@@ -1,0 +1,3 @@
+export default async () => {};
+
+export const config = { path: '/later/:what' };

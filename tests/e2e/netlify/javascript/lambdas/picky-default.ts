@@ -1,0 +1,3 @@
+export default async (request: Request) => new Response(request.method);
+
+export const config = { method: 'DELETE' } as const;

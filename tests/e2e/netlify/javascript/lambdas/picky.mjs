@@ -1,0 +1,3 @@
+export default async (request) => new Response(request.method);
+
+export const config = { path: '/picky', method: ['POST', 'PATCH'] };

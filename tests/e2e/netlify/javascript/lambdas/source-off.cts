@@ -1,0 +1,3 @@
+exports.config = { background: false };
+
+exports.handler = async (event: { path: string }) => ({ statusCode: 200 });

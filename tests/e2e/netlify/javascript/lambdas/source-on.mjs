@@ -1,0 +1,3 @@
+export const config = { background: true };
+
+export const handler = async () => ({ statusCode: 200 });

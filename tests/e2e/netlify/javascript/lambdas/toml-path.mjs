@@ -1,0 +1,1 @@
+export default async (request, { params }) => new Response(params.word);

@@ -1,0 +1,3 @@
+export const config = { path: process.env.ADDRESS ?? '/unread' };
+
+export default async () => new Response();

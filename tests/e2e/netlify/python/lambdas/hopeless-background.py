@@ -1,0 +1,5 @@
+config = {"retries": 0}
+
+
+def handler(event, context):
+    raise TypeError("no such thing")

@@ -1,0 +1,5 @@
+config = {"schedule": "@never"}
+
+
+def handler(event, context):
+    return {"statusCode": 200}

@@ -1,0 +1,5 @@
+config = {"schedule": "@daily"}
+
+
+def handler(event, context):
+    return {"statusCode": 200}

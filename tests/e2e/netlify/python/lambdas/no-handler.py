@@ -1,0 +1,1 @@
+handle = None

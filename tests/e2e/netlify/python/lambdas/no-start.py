@@ -1,0 +1,1 @@
+raise RuntimeError("it fails while it is loaded")

@@ -1,0 +1,5 @@
+config = {"path": "/later/:what"}
+
+
+def handler(event, context):
+    return None

@@ -1,0 +1,5 @@
+import json
+
+
+async def handler(event, context):
+    return json.loads(event["body"])

@@ -1,0 +1,5 @@
+config = {"background": False}
+
+
+def handler(event, context):
+    return {"statusCode": 200}

@@ -1,0 +1,5 @@
+config = {"background": True}
+
+
+def handler(event, context):
+    return {"statusCode": 200}
