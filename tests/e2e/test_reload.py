@@ -109,7 +109,7 @@ def write_in_two_halves(path: Path, text: str) -> None:
     with path.open("w") as file:
         file.write(text[: len(text) // 2])
         file.flush()
-        time.sleep(0.1)
+        time.sleep(0.05)
         file.write(text[len(text) // 2 :])
 
 

@@ -7,7 +7,10 @@ const TICKS_PER_S = 100; // of /proc, on every Linux
 
 let isTrue; // whether the system's uptime is that of the machine
 
-/** Seconds of the boot clock, to about a hundredth. */
+/** How far `bootS` may be behind, in seconds: uptimes are told in hundredths. */
+export const BEHIND_S = 1 / TICKS_PER_S;
+
+/** Seconds of the boot clock, at most `BEHIND_S` behind it. */
 export function bootS() {
   if (process.platform !== 'linux') return Number(process.hrtime.bigint()) / 1e9;
   isTrue ??= Math.abs(uptime() - startedS() - process.uptime()) < 1;

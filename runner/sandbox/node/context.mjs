@@ -1,7 +1,7 @@
 // The context of a classic handler: what it may ask about its invocation. It never stops anything:
 // the guard keeps the limit, the context only tells how far away it is.
 
-import { bootS } from './clock.mjs';
+import { BEHIND_S, bootS } from './clock.mjs';
 
 /** One for each attempt. `answer(error, result)` is what `done`, `fail` and `succeed` of old code come to. */
 export class Context {
@@ -24,6 +24,7 @@ export class Context {
     this.clientContext = {}; // not undefined: Netlify's handlers look for `user` and `identity` in it
     this.attempt = header.attempt;
     this.errors = header.errors;
+    this.params = header.params ?? {};
     // Handlers take them off the context, so they are bound to it.
     this.getRemainingTimeInMillis = () => remainingMs(this.#limitAt);
     this.done = (error, result) => this.#answer(error, result);
@@ -32,7 +33,7 @@ export class Context {
   }
 }
 
-/** Milliseconds until that moment of the boot clock, 0 when it has come. */
+/** Milliseconds until that moment of the boot clock, 0 when it has come; never more than there are. */
 export function remainingMs(limitAt) {
-  return Math.max(0, Math.floor((limitAt - bootS()) * 1000));
+  return Math.max(0, Math.floor((limitAt - bootS() - BEHIND_S) * 1000));
 }
