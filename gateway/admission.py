@@ -36,10 +36,10 @@ def admit(
 ) -> Decision:
     """Whether to take a request on for the function of `manifest` (None: nobody announced it).
 
-    `ready`: the functions have been read at least once. `waiting` counts the function's waiting
-    background invocations, as far as the gateway can tell. While the broker is away nothing is called
-    unknown, since whoever announced it may not have been heard. A function with a schedule is as good as
-    unknown unless `call_scheduled`.
+    `ready`: the functions have been read at least once. `waiting` counts the function's background
+    invocations that wait or are delayed, as far as the gateway can tell. While the broker is away
+    nothing is called unknown, since whoever announced it may not have been heard. A function with a
+    schedule is as good as unknown unless `call_scheduled`.
     """
     if not connected:
         detail = "The gateway has no connection to its broker: nothing was started or queued."
@@ -49,6 +49,6 @@ def admit(
     if manifest is None or (manifest.schedule is not None and not call_scheduled):
         return Unknown()
     if manifest.background and waiting >= waiting_max:
-        detail = f"{waiting} invocations of {manifest.name} wait already; {waiting_max} may."
+        detail = f"{waiting} invocations of {manifest.name} wait or are delayed already; {waiting_max} may."
         return Problem(code=Code.TOO_MANY_WAITING, detail=detail)
     return Admitted(manifest=manifest)

@@ -9,7 +9,7 @@ __all__ = ["Accepter", "Backlog"]
 
 
 class Backlog:
-    """How many invocations of each function wait: what the broker said last, and our own since.
+    """How many invocations of each function wait or are delayed: the broker's last word, and our own since.
 
     With several gateways it is exceeded by what the others accept within a second, no more.
     """
@@ -19,9 +19,9 @@ class Backlog:
         self._accepted: dict[str, int] = {}
 
     def waiting(self, function: str) -> int:
-        """How many wait, as far as this gateway can tell."""
+        """How many wait, for their moment or for a runner, as far as this gateway can tell."""
         depth = self._depths.get(function)
-        return (depth.waiting if depth else 0) + self._accepted.get(function, 0)
+        return (depth.waiting + depth.delayed if depth else 0) + self._accepted.get(function, 0)
 
     def add(self, function: str, count: int = 1) -> None:
         """`count` more are on their way to the queue; a negative one takes them back."""

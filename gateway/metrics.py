@@ -62,6 +62,12 @@ class Metrics:
             ["function"],
             registry=self.registry,
         )
+        self._delayed = Gauge(
+            "quarterhour_delayed",
+            "Background invocations that were accepted for later and are not due yet.",
+            ["function"],
+            registry=self.registry,
+        )
         self._oldest_s = Gauge(
             "quarterhour_oldest_waiting_seconds",
             "How long the oldest waiting invocation has been due; 0 without one.",
@@ -92,6 +98,7 @@ class Metrics:
         """These functions are no more: their queue gauges vanish, what was counted stays counted."""
         for name in self._gauged.intersection(names):
             self._waiting.remove(name)
+            self._delayed.remove(name)
             self._oldest_s.remove(name)
             self._gauged.discard(name)
 
@@ -125,6 +132,7 @@ class Metrics:
     def _gauge(self, name: str, depth: Depth, *, now: float) -> None:
         self._gauged.add(name)
         self._waiting.labels(name).set(depth.waiting)
+        self._delayed.labels(name).set(depth.delayed)
         oldest_s = 0.0 if depth.oldest_due_at is None else max(0.0, now - depth.oldest_due_at)
         self._oldest_s.labels(name).set(oldest_s)
 

@@ -199,7 +199,8 @@ OPTIONS: Mapping[str, Option] = {
             "waiting_max",
             "waiting-limit",
             whole(1, 10_000_000),
-            "How many invocations of one background function may wait; more are refused with 429.",
+            "How many invocations of one background function may wait, delayed ones among them; "
+            "more are refused with 429.",
         ),
         _option(
             "waiting_age_s",

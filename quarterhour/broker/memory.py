@@ -44,7 +44,7 @@ from quarterhour.errors import (
     RunnerGone,
     UnknownVersion,
 )
-from quarterhour.function import Manifest, Mode
+from quarterhour.function import Manifest
 from quarterhour.invocation import Invocation, decode_invocation
 from quarterhour.lifecycle import FINAL, State
 from quarterhour.record import Record, delayed, due, is_settled, waiting
@@ -375,12 +375,10 @@ class MemoryBroker:
         return Status(record=record, run=run)
 
     def _delayed(self, invocation_id: str) -> Invocation | None:
-        """A first attempt that was accepted for later: neither a retry nor a schedule's firing."""
         message = self.store.later.get(invocation_id)
-        if message is None or message.attempt > 1:
+        if message is None or not self.store.is_delayed(message):
             return None
-        invocation = decode_invocation(message.envelope)
-        return invocation if invocation.mode is not Mode.SCHEDULED else None
+        return decode_invocation(message.envelope)
 
     @asynccontextmanager
     async def changes(self, invocation_id: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:

@@ -233,8 +233,13 @@ class Store:
         return Depth(
             waiting=len(idle),
             leased=len(messages) - len(idle),
+            delayed=sum(each.function == function and self.is_delayed(each) for each in self.later.values()),
             oldest_due_at=min((message.due_at for message in idle), default=None),
         )
+
+    def is_delayed(self, message: Message) -> bool:
+        """Whether what is due later is a first attempt: neither a retry nor a schedule's firing."""
+        return message.attempt == 1 and message.id not in self.placed.get(message.function, ())
 
     def ring(self, names: Collection[str]) -> None:
         """Tell every runner that these functions may have work."""

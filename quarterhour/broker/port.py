@@ -102,10 +102,14 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Depth:
-    """A function's queue: how many wait, how many are leased, and since when (Unix s) the oldest waits."""
+    """A function's queue: how many wait, how many are leased, and since when (Unix s) the oldest waits.
+
+    `delayed`: how many were accepted for later and are not due yet; neither retries nor firings.
+    """
 
     waiting: int = 0
     leased: int = 0
+    delayed: int = 0
     oldest_due_at: float | None = None
 
 

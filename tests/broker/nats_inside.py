@@ -33,6 +33,9 @@ class Inside:
     async def queue(self, function: str = "report") -> dict[str, Any]:
         return await self.api(f"CONSUMER.INFO.{self.namespace}.fn-{function}")
 
+    async def consumers(self) -> set[str]:
+        return set((await self.api(f"CONSUMER.NAMES.{self.namespace}"))["consumers"] or ())
+
     async def message(self, subject: str) -> tuple[dict[str, str], bytes]:
         """Headers and payload of what lies at a subject."""
         name = f"$JS.API.DIRECT.GET.{self.namespace}.{self.namespace}.{subject}"

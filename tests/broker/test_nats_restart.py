@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,28 @@ async def test_what_was_placed_ahead_is_fired_after_a_crash_without_any_gateway(
     await eventually(all_there, deadline_s=10, what="all of them are fired")
     assert sorted(found) == sorted(one.id for one in (*fired, delayed))
     assert await pulled(runner) == []
+
+
+async def test_delayed_invocations_are_counted_after_crashes(own: World, server: NatsServer) -> None:
+    gateway = await own.connect("gateway", lease_s=30)
+    sent = [invocation(due_at=time.time() + 100) for _ in range(20)]
+    await asyncio.gather(*(gateway.enqueue(one) for one in sent))
+    for crash in range(1, 3):
+        # This one is due while the server is away, or at once when it is back.
+        await gateway.enqueue(invocation(due_at=time.time() + 0.5))
+        await kill(server, gateway)
+        await asyncio.sleep(0.5)
+        await start(server, gateway)
+        await gateway.enqueue(invocation(due_at=time.time() + 100))
+        counts = partial(_counts, gateway, waiting=crash, delayed=20 + crash)
+        await eventually(counts, deadline_s=10, what="all of them are counted")
+    newcomer = await own.connect("newcomer", lease_s=30)
+    assert await _counts(newcomer, waiting=2, delayed=22)
+
+
+async def _counts(broker: Broker, *, waiting: int, delayed: int) -> bool:
+    depth = (await broker.tend(["report"]))["report"]
+    return (depth.waiting, depth.delayed) == (waiting, delayed)
 
 
 async def test_unplacing_that_ended_half_way_is_seen_and_repeated(own: World, server: NatsServer) -> None:

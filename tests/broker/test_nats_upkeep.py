@@ -1,11 +1,13 @@
 """What only NATS does: trimming, times to live, dead letters, and what must not be left behind."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 import quarterhour.broker.nats.queue
+from quarterhour.errors import BrokerUnavailable
 from quarterhour.invocation import decode_invocation, encode_invocation, unpack
 from quarterhour.record import encode_record, is_settled
 from tests.broker.nats_inside import Inside, look_inside
@@ -214,3 +216,51 @@ async def test_headers_of_users_are_no_headers_of_nats(nats_world: World, inside
     await broker.enqueue(sent)
     headers, _ = await inside.message(f"q.report.{sent.id}.1")
     assert {name for name in headers if not name.startswith("Nats-")} == set()
+
+
+async def test_only_what_is_delayed_has_a_counter_and_only_while_it_is_of_use(
+    nats_world: World, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarterhour.broker.nats.queue, "TRIM_EVERY_S", 0.0)
+    broker, other = await nats_world.connect(lease_s=30), await nats_world.connect("other", lease_s=30)
+    await broker.prepare([manifest()])
+    await broker.enqueue(invocation())
+    assert await inside.consumers() == {"fn-report"}
+    soon = time.time() + 0.5
+    await broker.enqueue(invocation(due_at=soon))
+    await broker.tend([])  # nobody announces it, but there is something to count
+    assert await inside.consumers() == {"fn-report", "delay-report"}
+
+    async def fired() -> bool:
+        return (await broker.tend(["report"]))["report"].delayed == 0
+
+    await eventually(fired, what="none is delayed any more")
+    assert await inside.consumers() == {"fn-report", "delay-report"}
+    await asyncio.gather(broker.tend([]), other.tend([]))  # withdrawn
+    assert await inside.consumers() == {"fn-report"}
+    await broker.tend(["report"])
+    await broker.enqueue(invocation(due_at=soon + 100))
+    assert (await broker.tend(["report"]))["report"].delayed == 1
+
+
+async def test_what_is_deleted_by_a_stranger_is_no_longer_counted(nats_world: World, inside: Inside) -> None:
+    broker = await nats_world.connect()
+    sent = [invocation(due_at=time.time() + 100) for _ in range(3)]
+    for one in sent:
+        await broker.enqueue(one)
+    exactly = f"{inside.namespace}.s.delay.report.{sent[0].id}"
+    await inside.api(f"STREAM.PURGE.{inside.namespace}", {"filter": exactly})
+    assert (await broker.tend(["report"]))["report"].delayed == 2
+
+
+async def test_a_delayed_invocation_that_cannot_be_counted_is_not_accepted(
+    nats_world: World, inside: Inside
+) -> None:
+    broker = await nats_world.connect()
+    # A consumer under the counter's name, of another kind.
+    config = {"durable_name": "delay-report", "name": "delay-report", "ack_policy": "explicit"}
+    name = f"CONSUMER.CREATE.{inside.namespace}.delay-report"
+    await inside.api(name, {"stream_name": inside.namespace, "config": config})
+    with pytest.raises(BrokerUnavailable, match="NATS refused"):
+        await broker.enqueue(invocation(due_at=time.time() + 100))
+    assert await inside.count() == 0

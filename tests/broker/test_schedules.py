@@ -14,7 +14,7 @@ from quarterhour.function import Mode
 from quarterhour.ids import firing_id, new_id
 from quarterhour.invocation import Invocation
 from quarterhour.lifecycle import State
-from tests.broker.worlds import World, complete, invocation, manifest, pulled
+from tests.broker.worlds import World, complete, invocation, manifest, pulled, retry
 from tests.waiting import eventually
 
 SCHEDULE = "* * * * * *"
@@ -173,7 +173,6 @@ async def test_a_delayed_invocation_waits_for_its_moment(ready: Broker) -> None:
         due_at,
         "report",
     )
-    assert (await ready.tend(["report"]))["report"].waiting == 0
     [delivery] = await eventually(lambda: pulled(ready), what="it is delivered")
     assert time.time() >= due_at
     assert delivery.invocation == sent
@@ -182,6 +181,36 @@ async def test_a_delayed_invocation_waits_for_its_moment(ready: Broker) -> None:
     assert waiting.record.state is State.WAITING
     await ready.settle(complete(delivery))
     assert await pulled(ready) == []
+
+
+async def test_delayed_invocations_are_counted_until_they_are_due(world: World, ready: Broker) -> None:
+    gateway = await world.connect("gateway", lease_s=30)
+    assert (await ready.tend(["report"]))["report"].delayed == 0
+    now = time.time()
+    soon, later = invocation(due_at=now + 1.2), invocation(due_at=now + 100)
+    for sent in (soon, soon, later, invocation("other", due_at=now + 100), invocation()):
+        await gateway.enqueue(sent)
+    await ready.place(cursor(), [firing(now + 100)])
+    [first] = await pulled(ready)
+    await ready.settle(retry(first, after_s=100))
+    for broker in (ready, gateway):
+        depths = await broker.tend(["report", "other", "idle"])
+        counted = {name: (depth.waiting, depth.delayed) for name, depth in depths.items()}
+        assert counted == {"report": (0, 2), "other": (0, 1), "idle": (0, 0)}
+
+    async def fired() -> bool:
+        depth = (await gateway.tend(["report"]))["report"]
+        assert depth.waiting + depth.delayed <= 2
+        return (depth.waiting, depth.delayed) == (1, 1)
+
+    await eventually(fired, what="the one that is due waits, and the other is still delayed")
+
+
+async def test_delayed_invocations_of_a_withdrawn_function_count_when_it_is_back(ready: Broker) -> None:
+    await ready.enqueue(invocation(due_at=time.time() + 100))
+    assert await ready.tend([]) == {}
+    await ready.enqueue(invocation(due_at=time.time() + 100))
+    assert (await ready.tend(["report"]))["report"].delayed == 2
 
 
 async def test_the_age_of_a_delayed_invocation_counts_from_when_it_is_due(ready: Broker) -> None:

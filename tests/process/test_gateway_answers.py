@@ -360,6 +360,23 @@ async def test_too_many_waiting_are_429_and_another_function_is_not_affected(ser
         await eventually(accepts, what="there is room again")
 
 
+async def test_delayed_ones_count_toward_the_limit(server: Server) -> None:
+    later = {"x-quarterhour-delay": "1000"}
+    async with open_rig(server, waiting_max=3) as rig:
+
+        async def delayed() -> bool:
+            page = (await rig.client.get("/metrics")).text
+            return 'quarterhour_delayed{function="hello-background"} 2.0' in page
+
+        statuses = [(await rig.client.post(BACKGROUND, headers=later)).status_code for _ in range(2)]
+        await eventually(delayed, deadline_s=5, what="the broker has counted them")
+        statuses += [(await rig.client.post(BACKGROUND)).status_code for _ in range(2)]
+        assert statuses == [202, 202, 202, 429]
+        answer = await rig.client.post(BACKGROUND, headers=later)
+        assert (answer.status_code, answer.json()["code"]) == (429, "too_many_waiting")
+        assert "3 invocations of hello-background wait or are delayed already; 3 may." in answer.text
+
+
 async def test_many_requests_at_once_all_get_their_own_answer(rig: Rig) -> None:
     async def one(number: int) -> bool:
         answer = await rig.client.post(f"{PREFIX}/hello/{number}", content=str(number).encode())

@@ -210,6 +210,7 @@ async def test_series_of_announced_functions_start_at_zero(rig: Rig) -> None:
         'quarterhour_requests_total{function="hello-background",mode="background",status="202"}',
         'quarterhour_accepted_total{function="hello-background"}',
         'quarterhour_waiting{function="hello-background"}',
+        'quarterhour_delayed{function="hello-background"}',
         'quarterhour_oldest_waiting_seconds{function="hello-background"}',
     ):
         assert await metric(rig, line) == 0, line
@@ -271,6 +272,7 @@ async def test_the_queue_gauges_of_a_withdrawn_function_vanish(rig: Rig) -> None
     # Nor does it come back with the next look at the queues.
     await asyncio.sleep(1.5)
     assert await metric(rig, line) is None
+    assert await metric(rig, line.replace("waiting", "delayed")) is None
     await rig.announce(function("hello-background"))
     assert await metric(rig, line) == 0
 

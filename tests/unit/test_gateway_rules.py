@@ -277,6 +277,8 @@ def test_a_backlog_counts_what_was_accepted_since_it_was_asked_for() -> None:
     assert backlog.waiting("f") == 3
     backlog.replace({"f": Depth(waiting=10)}, counted)
     assert backlog.waiting("f") == 11
+    backlog.replace({"f": Depth(waiting=4, leased=100, delayed=6)}, {})
+    assert backlog.waiting("f") == 11
     backlog.add("f", -1)  # it failed
     assert backlog.waiting("f") == 10
     backlog.replace({"f": Depth()}, backlog.mark())

@@ -85,7 +85,7 @@ class Bells:
     async def _look(self, names: set[str]) -> float:
         """Add the functions that have work; gives how long (s) to listen before the next look."""
         try:
-            backlogs = await self._stream.backlogs()
+            backlogs = (await self._stream.overview()).backlogs
         except BrokerUnavailable:
             return TRY_AGAIN_S
         names.update(one.function for one in backlogs.values() if one.pending or one.unacknowledged)

@@ -33,12 +33,22 @@ from quarterhour.invocation import Invocation, Request, encode_invocation
 from quarterhour.lifecycle import FINAL, State
 from quarterhour.record import Record, encode_record
 
-__all__ = ["CONSUMER_PREFIX", "LEASED_MAX", "NS", "Layout", "Message", "Place", "seconds_of"]
+__all__ = [
+    "CONSUMER_PREFIX",
+    "COUNTER_PREFIX",
+    "LEASED_MAX",
+    "NS",
+    "Layout",
+    "Message",
+    "Place",
+    "seconds_of",
+]
 
 CONSUMERS_MAX = 5000  # unset means 1,000
 LEASED_MAX = 50_000  # for functions without a limit of their own; unset means 1,000
 REPEATS_REMEMBERED_S = 120
 CONSUMER_PREFIX = "fn-"
+COUNTER_PREFIX = "delay-"
 NS = 1_000_000_000
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -115,6 +125,10 @@ class Layout:
             f"{self.namespace}.s.retry.{token}",
             f"{self.namespace}.s.delay.*.{token}",
         ]
+
+    def all_delays(self, function: str) -> str:
+        """The filter for a function's first attempts that are due later."""
+        return f"{self.namespace}.s.delay.{function_token(function)}.*"
 
     def cursor(self, function: str) -> str:
         """Where a schedule's cursor lies."""
@@ -297,6 +311,22 @@ class Layout:
             "ack_wait": round(self._options.lease_s * NS),
             "max_deliver": -1,
             "max_ack_pending": concurrency or LEASED_MAX,
+        }
+
+    def counter(self, function: str) -> str:
+        """The name of the consumer that counts a function's delayed invocations."""
+        return f"{COUNTER_PREFIX}{function_token(function)}"
+
+    def counter_config(self, function: str) -> dict[str, Any]:
+        """The settings of that consumer: nobody pulls from it, so what is pending is what there is."""
+        name = self.counter(function)
+        return {
+            "durable_name": name,
+            "name": name,
+            "filter_subject": self.all_delays(function),
+            "deliver_policy": "all",
+            "replay_policy": "instant",
+            "ack_policy": "none",
         }
 
 

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from quarterhour.broker.names import function_token
 from quarterhour.broker.nats.append import Append
 from quarterhour.broker.nats.bells import Bells
 from quarterhour.broker.nats.layout import Layout
-from quarterhour.broker.nats.stream import Backlog, Stream
-from quarterhour.broker.port import Depth
+from quarterhour.broker.nats.stream import Backlog, Overview, Stream
+from quarterhour.broker.port import ANSWER_S, Depth
 from quarterhour.clock import Clock
+from quarterhour.errors import BrokerUnavailable
 from quarterhour.invocation import Invocation
 
 __all__ = ["Queue"]
@@ -31,18 +33,36 @@ class Queue:
         self._oldest: dict[str, tuple[int, float]] = {}  # by function: the last delivered, who waits since
         self._trimmed: dict[str, int] = {}  # by function: up to which sequence
         self._trimmed_at = clock.boot()
+        self._counted: set[str] = set()  # functions whose delayed invocations the server counts
 
     async def enqueue(self, invocation: Invocation) -> None:
         """Store an invocation, once for each id, and ring for it if it is due."""
         now = self._clock.now()
-        await self._append.store(self._layout.accepted(invocation, now))
+        message = self._layout.accepted(invocation, now)
         if invocation.due_at <= now:
+            await self._append.store(message)
             self._bells.ring_soon(invocation.function)
+            return
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._count_delayed(invocation.function)
+                await self._append.store(message)
+        except TimeoutError:
+            text = f"The broker did not store the delayed invocation within {ANSWER_S:g} s."
+            raise BrokerUnavailable(text) from None
+
+    async def _count_delayed(self, function: str) -> None:
+        """Nothing is delayed uncounted: what cannot be seen has no bound."""
+        if function not in self._counted:
+            await self._stream.count_delayed(function)
+            self._counted.add(function)
 
     async def tend(self, functions: Collection[str]) -> Mapping[str, Depth]:
         """Ring for work that waits, remove what is settled, and say how deep the queues are."""
         names = [function_token(name) for name in functions]
-        backlogs = await self._stream.backlogs()
+        overview = await self._stream.overview()
+        backlogs, delayed = overview.backlogs, overview.delayed
+        self._counted &= delayed.keys()
         known = [backlogs[name] for name in names if name in backlogs]
         unknown = [name for name in names if name not in backlogs]
         counts = await asyncio.gather(*(self._stream.count(self._layout.all_work(name)) for name in unknown))
@@ -54,8 +74,8 @@ class Queue:
         }
         busy = {one.function for one in backlogs.values() if one.pending or one.unacknowledged}
         await self._bells.ring(busy | {name for name, depth in depths.items() if depth.waiting})
-        await self._trim(backlogs.values())
-        return depths
+        await self._trim(overview, names)
+        return {name: replace(depth, delayed=delayed.get(name, 0)) for name, depth in depths.items()}
 
     async def _depths(self, backlogs: Iterable[Backlog]) -> list[Depth]:
         return await asyncio.gather(*(self._depth(backlog) for backlog in backlogs))
@@ -81,13 +101,16 @@ class Queue:
         self._oldest[backlog.function] = (backlog.delivered, first.stored_at)
         return first.stored_at
 
-    async def _trim(self, backlogs: Iterable[Backlog]) -> None:
+    async def _trim(self, overview: Overview, functions: Collection[str]) -> None:
         now = self._clock.boot()
         if now - self._trimmed_at < TRIM_EVERY_S:
             return
         self._trimmed_at = now
-        for backlog in backlogs:
+        for backlog in overview.backlogs.values():
             await self._trim_one(backlog)
+        for name, count in overview.delayed.items():
+            if not count and name not in functions:  # it was withdrawn
+                await self._stream.stop_counting(name)
 
     async def _trim_one(self, backlog: Backlog) -> None:
         """Remove what is settled in steps, since accepting waits while the server removes."""

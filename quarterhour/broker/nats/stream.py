@@ -3,13 +3,13 @@
 import asyncio
 from base64 import b64decode
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from quarterhour.broker.nats.layout import CONSUMER_PREFIX, Layout, seconds_of
+from quarterhour.broker.nats.layout import CONSUMER_PREFIX, COUNTER_PREFIX, Layout, seconds_of
 from quarterhour.broker.nats.link import Link, Msg, Refused, has_status
 
-__all__ = ["Backlog", "Stored", "Stream"]
+__all__ = ["Backlog", "Overview", "Stored", "Stream"]
 
 NOT_FOUND = 404
 STREAM_EXISTS = 10058
@@ -41,6 +41,14 @@ class Backlog:
     delivered: int
     settled: int
     limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """By function: the queues, and how many invocations are delayed where they are counted."""
+
+    backlogs: dict[str, Backlog] = field(default_factory=dict)
+    delayed: dict[str, int] = field(default_factory=dict)
 
 
 class Stream:
@@ -149,9 +157,9 @@ class Stream:
 
     # Queues
 
-    async def backlogs(self) -> dict[str, Backlog]:
-        """The queues of all functions by name."""
-        found: dict[str, Backlog] = {}
+    async def overview(self) -> Overview:
+        """What the server knows of all functions; the cost does not grow with what waits."""
+        found = Overview()
         offset = 0
         while True:
             answer = await self._link.api(f"CONSUMER.LIST.{self._layout.stream}", {"offset": offset})
@@ -159,7 +167,9 @@ class Stream:
             for info in page:
                 if info["name"].startswith(CONSUMER_PREFIX):
                     backlog = _backlog(info)
-                    found[backlog.function] = backlog
+                    found.backlogs[backlog.function] = backlog
+                elif info["name"].startswith(COUNTER_PREFIX):
+                    found.delayed[info["name"].removeprefix(COUNTER_PREFIX)] = info["num_pending"]
             offset += len(page)
             if not page or offset >= answer["total"]:
                 return found
@@ -188,7 +198,9 @@ class Stream:
 
     async def ensure_queue(self, function: str, concurrency: int | None) -> None:
         """Create or update a function's queue."""
-        config = self._layout.consumer_config(function, concurrency)
+        await self._ensure_consumer(self._layout.consumer_config(function, concurrency))
+
+    async def _ensure_consumer(self, config: dict[str, Any]) -> None:
         name = f"{self._layout.stream}.{config['name']}.{config['filter_subject']}"
         await self._link.api(
             f"CONSUMER.CREATE.{name}", {"stream_name": self._layout.stream, "config": config}
@@ -197,6 +209,18 @@ class Stream:
     async def ensure_queues(self, limits: dict[str, int | None]) -> None:
         """Create or update the queues of these functions, with their limits."""
         await asyncio.gather(*(self.ensure_queue(name, limit) for name, limit in limits.items()))
+
+    async def count_delayed(self, function: str) -> None:
+        """Have the server count a function's delayed invocations, those that are there already as well."""
+        await self._ensure_consumer(self._layout.counter_config(function))
+
+    async def stop_counting(self, function: str) -> None:
+        """The reverse of `count_delayed`; any number of processes may do so at once."""
+        try:
+            await self._link.api(f"CONSUMER.DELETE.{self._layout.stream}.{self._layout.counter(function)}")
+        except Refused as refused:
+            if refused.status != NOT_FOUND:
+                raise
 
     async def purge(self, filter_subject: str, *, below: int | None = None, bucket: bool = False) -> None:
         """Remove what the filter matches, all of it or what has a sequence below the given one."""
