@@ -26,6 +26,7 @@ TURNS = 300
 COLD_MS_MAX = 60
 RATIO_MAX = 1.15
 CONNECTIONS = 16
+WARM_UP_S = 4
 
 
 def measure(report: Report, *, runs: int, duration_s: int) -> None:
@@ -36,8 +37,9 @@ def measure(report: Report, *, runs: int, duration_s: int) -> None:
         running.start_runners(1, slots=4 * FUNCTIONS * runs + 2 * CONNECTIONS)
         running.wait_for_runners(port)
         with Session(port) as session:
-            for path in ("noop-async", "noop-js", "noop-ts"):
-                session.ask("GET", f"/.netlify/functions/{path}")
+            for kind in ("async", "js", "ts"):  # so that workers are there, and their code is compiled
+                path = f"/.netlify/functions/noop-{kind}"
+                apply_load(port, path, connections=CONNECTIONS, duration_s=WARM_UP_S)
             for run in range(1, runs + 1):
                 progress(f"JavaScript, run {run} of {runs}")
                 with watching_others(report):
