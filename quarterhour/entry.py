@@ -19,6 +19,7 @@ log = structlog.get_logger()
 def run_process(main: Coroutine[object, object, None]) -> None:
     """Run `main` to its end. Errors of ours end the process with a sentence each and exit status 1."""
     _finish_before_others()
+    failed = False
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main)
@@ -26,6 +27,8 @@ def run_process(main: Coroutine[object, object, None]) -> None:
         sentences = dict.fromkeys(f"{error}" for error in _leaves(errors))
         for sentence in sentences:
             log.critical("ended", why=sentence)
+        failed = True
+    if failed:  # some versions of Python wrap what is raised up there
         sys.exit(1)
 
 

@@ -42,6 +42,7 @@ async def messages_at(inside: Inside, *subjects: str) -> list[bytes]:
 
     for subject in subjects:
         await inside.client.subscribe(subject, cb=hear)
+    await asyncio.sleep(0)  # without it the flush can overtake what it is to wait for
     await inside.client.flush()
     return heard
 

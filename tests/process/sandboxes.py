@@ -155,11 +155,19 @@ async def open_bench(folder: Path, using: SandboxSettings | None = None) -> Asyn
         async with Sandbox(using or settings(), clock=SystemClock(), on_line=lines.append) as sandbox:
             yield Bench(sandbox=sandbox, folder=folder, lines=lines)
         try:
-            await eventually(lambda: not descendants(os.getpid()) - before, what="no process was left")
+            await eventually(lambda: not _added(before), what="no process was left")
         finally:
-            for pid in descendants(os.getpid()) - before:
+            for pid in _added(before):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def _added(before: set[int]) -> set[int]:
+    """The processes below this one that are new, but for those that others have started meanwhile."""
+    added = descendants(os.getpid()) - before
+    for pid in before if added else ():
+        added -= descendants(pid)
+    return added
 
 
 @contextmanager
