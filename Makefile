@@ -8,13 +8,19 @@ INSTALLED := .venv/.installed
 # What the functions in functions/ may see of the environment.
 VARIABLES := SMTP_URL,SENDGRID_API_KEY,MAIL_FROM,SITES,WEBHOOK_SECRET
 
-.PHONY: up test check bench screenshots format lock clean
+# Compiled modules are kept, whatever the environment says: everything here starts many processes.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: up test faults check bench screenshots format lock clean
 
 up: $(INSTALLED) ## start everything: gateway, NATS and two runners on the functions in functions/
 	@exec $(BIN)/quarterhour up --function-environment $(VARIABLES) $(ARGS)
 
 test: $(INSTALLED) ## run the whole suite
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+faults: $(INSTALLED) ## hurt a whole system for two minutes and check its books; ARGS="--seconds 600 --seed 7 --cluster"
+	@exec $(BIN)/python -m tests.faults $(ARGS)
 
 check: $(INSTALLED) ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ import click
 from gateway.wiring import run
 from quarterhour.entry import run_process
 from quarterhour.logs import configure_logging
+from quarterhour.processes import keep_others_out
 from quarterhour.settings import GatewaySettings, settings_options
 
 __all__ = ["main"]
@@ -20,6 +21,7 @@ def main(settings: GatewaySettings) -> None:
     \b
       quarterhour gateway --broker nats://127.0.0.1:4222 --host 0.0.0.0 --port 8888
     """  # noqa: D301 - the backslash is click's mark of a paragraph to be left as it is
+    keep_others_out()
     configure_logging(settings.log_format, process="gateway")
     run_process(run(settings))
 

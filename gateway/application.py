@@ -7,17 +7,24 @@ from typing import Any, cast
 import structlog
 from quart import Quart
 
+from gateway.access import Access
 from gateway.api.routes import ApiRooms, add_routes
 from gateway.api.statuses import Statuses
 from gateway.asgi import App
 from gateway.background import Accepter, Backlog
-from gateway.body import BodyLimits
+from gateway.bodies import LargeBodies
+from gateway.body import BodyLimits, Memory
 from gateway.calls import Caller, watch_calls
+from gateway.cors import Cors
 from gateway.directory import Functions, Runners, watch_functions, watch_runners
 from gateway.edge import Edge, EdgeRooms
+from gateway.invoking import Invoker, InvokerRooms
+from gateway.keyring import Keyring
 from gateway.metrics import Metrics
+from gateway.pressure import Pressure
 from gateway.problems import Code, Problem
 from gateway.schedules import Schedules
+from gateway.shedding import Shedding
 from gateway.upkeep import Upkeep
 from quarterhour.broker import Broker
 from quarterhour.clock import Clock
@@ -32,7 +39,7 @@ log = structlog.get_logger()
 
 
 class Gateway:
-    """One gateway. `app` is what a server serves; `tasks` have to run meanwhile."""
+    """One gateway. `app` is what a server serves, with `shedding`; `tasks` have to run meanwhile."""
 
     def __init__(
         self,
@@ -40,13 +47,19 @@ class Gateway:
         broker: Broker,
         clock: Clock,
         stopping: asyncio.Event,
+        keyring: Keyring | None,
+        *,
         body: BodyLimits | None = None,
     ) -> None:
+        self._keyring = keyring
         self._broker = broker
         self._clock = clock
         self._stopping = stopping
+        self._pressure = Pressure(settings.requests_max, settings.lateness_s)
         self.metrics = Metrics()
+        self.metrics.watch(self._pressure)
         self.functions = Functions()
+        self.shedding = Shedding(self._pressure, self.functions, self.metrics, stopping)
         self.runners = Runners()
         self._backlog = Backlog()
         self._caller = Caller(broker, self.runners, clock.boot)
@@ -63,6 +76,7 @@ class Gateway:
 
     def _application(self, settings: GatewaySettings, body: BodyLimits) -> Quart:
         app = Quart("gateway", static_folder=None)
+        access = Access(self._keyring, settings)
         app.config["MAX_CONTENT_LENGTH"] = API_BODY_BYTES_MAX
         add_routes(
             app,
@@ -70,6 +84,7 @@ class Gateway:
                 functions=self.functions,
                 runners=self.runners,
                 statuses=Statuses(self._broker, self._clock, self._stopping),
+                queue=self._broker,
                 metrics=self.metrics,
                 clock=self._clock,
                 ready=self._not_ready,
@@ -80,17 +95,33 @@ class Gateway:
             EdgeRooms(
                 broker=self._broker,
                 functions=self.functions,
-                backlog=self._backlog,
-                caller=self._caller,
-                accepter=Accepter(self._broker, self._backlog),
-                metrics=self.metrics,
-                clock=self._clock,
+                access=access,
+                invoker=self._invoker(settings, access),
+                memory=Memory(settings.body_memory_bytes_max),
+                stopping=self._stopping,
+                header_bytes_max=settings.header_bytes_max,
                 body=body,
             ),
-            settings,
         )
-        app.asgi_app = edge  # type: ignore[method-assign, assignment]
+        outermost = Cors(edge, settings.cors_origins) if settings.cors_origins else edge
+        app.asgi_app = outermost  # type: ignore[method-assign, assignment]
         return app
+
+    def _invoker(self, settings: GatewaySettings, access: Access) -> Invoker:
+        rooms = InvokerRooms(
+            broker=self._broker,
+            functions=self.functions,
+            backlog=self._backlog,
+            caller=self._caller,
+            accepter=Accepter(self._broker, self._backlog),
+            access=access,
+            bodies=LargeBodies(self._broker, waiting_age_s=settings.waiting_age_s),
+            metrics=self.metrics,
+            pressure=self._pressure,
+            shedding=self.shedding,
+            clock=self._clock,
+        )
+        return Invoker(rooms, settings)
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run for as long as the gateway serves."""
@@ -100,6 +131,7 @@ class Gateway:
             watch_calls(self._caller),
             self._upkeep.run(),
             self._schedules.run(),
+            *([] if self._keyring is None else [self._keyring.watch()]),
         ]
 
     def _functions_changed(self, new: list[Manifest], gone: list[str]) -> None:

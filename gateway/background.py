@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from quarterhour.broker.port import Depth, Queue
+from quarterhour.broker.port import Depth, Key, Queue
 from quarterhour.invocation import Invocation
 
 __all__ = ["Accepter", "Backlog"]
@@ -50,15 +50,19 @@ class Accepter:
         self._queue = queue
         self._backlog = backlog
 
-    async def accept(self, invocation: Invocation) -> None:
-        """Return once the invocation is safe. Raises `BrokerUnavailable`, `TooLarge`.
+    async def accept(self, invocation: Invocation, key: Key | None) -> str:
+        """Return once the invocation is safe: its id, or that of the first one with this key.
+
+        Raises `BrokerUnavailable`, `TooLarge`, `KeyReused`.
 
         Nothing here listens for the client, and a server does not cancel a request whose client has
         gone: so the client's going away changes nothing.
         """
         self._backlog.add(invocation.function)
+        stored = None
         try:
-            await self._queue.enqueue(invocation)
-        except BaseException:
-            self._backlog.add(invocation.function, -1)
-            raise
+            stored = await self._queue.enqueue(invocation, key)
+        finally:
+            if stored != invocation.id:
+                self._backlog.add(invocation.function, -1)
+        return stored

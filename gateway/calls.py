@@ -24,6 +24,7 @@ __all__ = ["Caller", "Relay", "Relayed", "choose", "watch_calls"]
 # On top of the function's own limit: the wait for a slot, the end of the worker, the way there and back.
 MARGIN_S = 10.0
 LOOK_S = 0.25
+UNHEARD_S = 0.02
 
 log = structlog.get_logger()
 
@@ -77,6 +78,8 @@ class Caller:
 
         Raises `BrokerUnavailable`, `TooLarge`, `EnvelopeError`, and what `relay` raises.
         """
+        if not self._runners.serving(invocation.function):
+            await self._hear_of(invocation.function)
         tried: list[str] = []
         refusals: set[Refusal] = set()
         until = self._now() + manifest.timeout_s + MARGIN_S
@@ -97,6 +100,12 @@ class Caller:
             if reply.reason is Refusal.DRAINING:
                 self._runners.refuses(runner)
         return _nobody(invocation.function, refusals)
+
+    async def _hear_of(self, function: str) -> None:
+        """Wait for a runner of `function` if this gateway has begun only now to hear of runners."""
+        runners = self._runners
+        while not runners.serving(function) and runners.may_be_unheard(self._now()):  # noqa: ASYNC110
+            await asyncio.sleep(UNHEARD_S)
 
     async def _ask(
         self, runner: str, invocation: Invocation, until: float, relay: Relay

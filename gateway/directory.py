@@ -21,6 +21,7 @@ SILENCE_S = 3.0  # a runner that was not heard for so long is lost
 REREAD_S = 5.0
 AGAIN_S = 0.5
 STALL_S = 1.0
+ROLL_CALL_S = 1.0  # whoever lives answers it within this, or beats anyway
 
 log = structlog.get_logger()
 
@@ -54,6 +55,15 @@ class Runners:
         self._refusing: set[str] = set()
         self._serving: dict[str, list[str]] = {}
         self._looked_at: float | None = None
+        self._listening_since: float | None = None
+
+    def listen(self, now: float) -> None:
+        """From now on runners are heard."""
+        self._listening_since = now
+
+    def may_be_unheard(self, now: float) -> bool:
+        """Whether a runner may live that was not heard yet: nobody has listened for long."""
+        return self._listening_since is not None and now < self._listening_since + ROLL_CALL_S
 
     def beat(self, beat: Beat, now: float) -> bool:
         """Take note of a sign of life; returns whether the runner was unknown."""
@@ -138,6 +148,7 @@ async def watch_functions(
 async def watch_runners(broker: Directory, runners: Runners, now: Callable[[], float]) -> None:
     """Keep `runners` up to date. Who went silent is for `Runners.look` to say."""
     while True:
+        runners.listen(now())
         try:
             async for beat in broker.beats():
                 if runners.beat(beat, now()):

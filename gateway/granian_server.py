@@ -1,10 +1,11 @@
 """Granian in this event loop, on a socket of ours; imported only when it is asked for."""
 
 import socket
+from pathlib import Path
 from typing import Any
 
 from granian._granian import SocketHolder
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
@@ -45,6 +46,8 @@ def granian_server(
     connections_max: int,
     header_read_s: float,
     header_bytes_max: int,
+    certificate: Path | None,
+    key: Path | None,
 ) -> Server:
     """A server for `app`: `await serve()` runs it, `stop()` ends it once its requests are done."""
     host, port = listener.getsockname()[:2]
@@ -61,6 +64,9 @@ def granian_server(
         http1_settings=HTTP1Settings(
             header_read_timeout=int(header_read_s * 1000), max_buffer_size=header_bytes_max
         ),
+        ssl_cert=certificate,
+        ssl_key=key,
+        ssl_protocol_min=SSLProtocols.tls12,
         log_level=LogLevels.error,
         log_dictconfig=_QUIET,
         log_access=False,

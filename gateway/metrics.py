@@ -12,6 +12,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from gateway.pressure import Pressure
 from quarterhour.broker.port import Depth
 from quarterhour.function import Manifest, Mode
 from quarterhour.retry import BuryReason
@@ -77,9 +78,24 @@ class Metrics:
         self._connected = Gauge(
             "quarterhour_broker_connected", "1 while the broker answers.", registry=self.registry
         )
+        self._under_way = Gauge(
+            "quarterhour_requests_under_way",
+            "Requests to functions that this gateway works on now.",
+            registry=self.registry,
+        )
+        self._late_s = Gauge(
+            "quarterhour_late_seconds",
+            "How late everything is in this gateway; where it stays over 0.02, some requests are refused.",
+            registry=self.registry,
+        )
         # `labels()` formats and locks; the hot path looks the series up in a plain dict.
         self._series: dict[tuple[str, str, int], Counter] = {}
         self._gauged: set[str] = set()
+
+    def watch(self, pressure: Pressure) -> None:
+        """Show `pressure` whenever somebody looks."""
+        self._under_way.set_function(lambda: pressure.under_way)
+        self._late_s.set_function(lambda: pressure.late_s)
 
     def announced(self, manifests: Collection[Manifest]) -> None:
         """Let every series of these functions exist."""

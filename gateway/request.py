@@ -13,6 +13,7 @@ from gateway.asgi import Scope
 from gateway.problems import Code, Problem
 from quarterhour.function import PREFIX as DEFAULT_PREFIX
 from quarterhour.invocation import Request
+from quarterhour.keys import PREFIX as PREFIX_OF_KEYS
 from quarterhour.options import Network
 
 __all__ = [
@@ -33,13 +34,38 @@ _ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _LINE_BYTES = 4  # ": " and the end of the line
 _FORWARDED_MAX = 100
+_METHOD_LENGTH_MAX = 64
 
-# Set by the gateway, so that a client's copies are not believed.
-_OURS = frozenset({b"client-ip", b"x-nf-client-connection-ip", b"x-nf-request-id"})
+# A name that may stand in an address, or an address (RFC 3986, 3.2.2), and maybe a port.
+_HOST = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,126}\.?)(?::[0-9]{0,5})?"
+)
+_VERSIONS = frozenset({"1.0", "1.1", "2"})
+
+# Said by the gateway alone, or by Netlify's, so that functions believe them: a client's copies are dropped.
+_NOT_A_CLIENTS = frozenset(
+    {
+        b"client-ip",
+        b"x-nf-account-id",
+        b"x-nf-client-connection-ip",
+        b"x-nf-deploy-context",
+        b"x-nf-deploy-id",
+        b"x-nf-event",
+        b"x-nf-geo",
+        b"x-nf-request-id",
+        b"x-nf-site-id",
+        b"x-nf-site-info",
+    }
+)
+# Where a key of ours may be, which no function gets to see; other credentials are for the function.
+_MAY_HOLD_A_KEY = frozenset({b"authorization", b"x-api-key"})
+_HELD_BACK = _NOT_A_CLIENTS | _MAY_HOLD_A_KEY
+_KEY = re.compile(rb"(?:bearer[ \t]+)?(%b.*)" % PREFIX_OF_KEYS.encode(), re.IGNORECASE)
 _NOTED = frozenset(
     {
         b"content-length",
         b"host",
+        b"idempotency-key",
         b"traceparent",
         b"transfer-encoding",
         b"x-forwarded-for",
@@ -55,18 +81,22 @@ class Head:
     """What the header block says. Not frozen: it is filled in one pass over the headers.
 
     `pairs` are the headers for the function, names lower case; `size_bytes` counts the whole block.
+    `idempotency` are the values of `Idempotency-Key`. `keys` are the different API keys of the request,
+    or what looks like one; `pairs` are without them.
     """
 
     pairs: list[tuple[str, str]]
     size_bytes: int
     length: bytes | None = None
     encoding: bytes | None = None
-    hosts: int = 0
+    hosts: tuple[bytes, ...] = ()
     forwarded_for: list[bytes] | None = None
     forwarded_proto: bytes | None = None
     traceparent: bytes | None = None
     delay: tuple[bytes, ...] = ()
     at: tuple[bytes, ...] = ()
+    idempotency: tuple[bytes, ...] = ()
+    keys: tuple[bytes, ...] = ()
 
     @property
     def has_body(self) -> bool:
@@ -90,7 +120,7 @@ def read_head(scope: Scope) -> Head:
         size += len(name) + len(value) + _LINE_BYTES
         if name in _NOTED:
             _note(head, name, value)
-        if name not in _OURS:
+        if name not in _HELD_BACK or (name in _MAY_HOLD_A_KEY and not _keep_key(head, value)):
             pairs.append((name.decode("latin-1"), value.decode("latin-1")))
     head.size_bytes = size
     return head
@@ -98,7 +128,7 @@ def read_head(scope: Scope) -> Head:
 
 def _note(head: Head, name: bytes, value: bytes) -> None:
     if name == b"host":
-        head.hosts += 1 if value else 0
+        head.hosts = (*head.hosts, value)
     elif name == b"content-length":
         head.length = value
     elif name == b"transfer-encoding":
@@ -111,12 +141,21 @@ def _note(head: Head, name: bytes, value: bytes) -> None:
         head.delay = (*head.delay, value)
     elif name == b"x-quarterhour-at":
         head.at = (*head.at, value)
+    elif name == b"idempotency-key":
+        head.idempotency = (*head.idempotency, value)
     else:
         head.forwarded_for = [*(head.forwarded_for or ()), value]
 
 
-def bad_head(head: Head, scope: Scope, header_bytes_max: int) -> Problem | None:
-    """What is wrong with the header block, whatever the server has let through."""
+def _keep_key(head: Head, value: bytes) -> bool:
+    found = _KEY.match(value.strip())
+    if found is not None and found[1] not in head.keys:
+        head.keys = (*head.keys, found[1])
+    return found is not None
+
+
+def bad_head(head: Head, scope: Scope, raw_path: bytes, header_bytes_max: int) -> Problem | None:
+    """What is wrong with request line and headers, whatever the server has let through."""
     if head.length is not None and head.encoding is not None:
         return Problem(
             code=Code.AMBIGUOUS_LENGTH,
@@ -132,14 +171,28 @@ def bad_head(head: Head, scope: Scope, header_bytes_max: int) -> Problem | None:
             code=Code.UNKNOWN_TRANSFER_ENCODING,
             detail="The gateway understands no Transfer-Encoding but chunked.",
         )
-    if head.length is not None and not head.length.isdigit():
-        return Problem(code=Code.BAD_REQUEST, detail="Content-Length must be a number of bytes.")
-    if head.encoding is not None and scope["http_version"] == "1.0":
-        return Problem(code=Code.BAD_REQUEST, detail="HTTP/1.0 knows no Transfer-Encoding.")
-    if head.hosts != 1 and scope["http_version"] == "1.1":
-        return Problem(code=Code.BAD_REQUEST, detail="A request needs exactly one Host header.")
     if scope["method"] == "CONNECT":
         return Problem(code=Code.METHOD_NOT_ALLOWED, detail="The gateway is no proxy: there is no CONNECT.")
+    why = _malformed(head, scope, raw_path)
+    return Problem(code=Code.BAD_REQUEST, detail=why) if why else None
+
+
+def _malformed(head: Head, scope: Scope, raw_path: bytes) -> str | None:
+    version = scope["http_version"]
+    if version not in _VERSIONS:
+        return "This version of HTTP is none that the gateway speaks."
+    if len(scope["method"]) > _METHOD_LENGTH_MAX:
+        return "No method has such a long name."
+    if head.length is not None and not head.length.isdigit():
+        return "Content-Length must be a number of bytes."
+    if head.encoding is not None and version == "1.0":
+        return "HTTP/1.0 knows no Transfer-Encoding."
+    if len(head.hosts) != 1 and (head.hosts or version == "1.1"):
+        return "A request needs exactly one Host header."
+    if head.hosts and not _HOST.fullmatch(head.hosts[0]):
+        return "The Host header is no name or address of a host."
+    if not raw_path.startswith(b"/") or b"#" in raw_path or b"#" in scope["query_string"]:
+        return "What is asked for must be a path, which begins with a slash, and has no #."
     return None
 
 

@@ -7,7 +7,7 @@ from typing import assert_never
 
 import orjson
 
-from gateway.asgi import Answer, HeaderPairs
+from gateway.asgi import OWN_HEADERS, Answer, HeaderPairs
 from gateway.problems import Code, Problem, problem_answer
 from quarterhour.outcome import (
     Cancelled,
@@ -25,7 +25,7 @@ __all__ = ["NOT_FOUND", "accepted", "head_headers", "outcome_answer", "wire_head
 
 NOT_FOUND = Answer(
     status=404,
-    headers=((b"content-type", b"text/plain; charset=utf-8"),),
+    headers=((b"content-type", b"text/plain; charset=utf-8"), *OWN_HEADERS),
     body=b"Function not found...",
 )
 
@@ -46,12 +46,14 @@ _NOT_THE_FUNCTIONS = frozenset(
     }
 )
 
+_REPLAYED = (b"idempotent-replayed", b"true")  # as Stripe's API says it; the draft has no word for it
+
 
 def outcome_answer(outcome: Outcome, *, expose_errors: bool, body_bytes_max: int) -> Answer:
     """The answer to a synchronous call that has run."""
     match outcome:
         case Succeeded(response=response):
-            if len(response.body) > body_bytes_max:
+            if response.size_bytes > body_bytes_max:
                 return problem_answer(_too_large(response, body_bytes_max))
             return _written(response)
         case Failed(error=error):
@@ -69,9 +71,10 @@ def outcome_answer(outcome: Outcome, *, expose_errors: bool, body_bytes_max: int
             assert_never(outcome)
 
 
-def accepted(invocation_id: str) -> Answer:
-    """The answer to a background request whose invocation is safely queued."""
-    return Answer(status=202, headers=((b"location", f"/v1/invocations/{invocation_id}".encode("ascii")),))
+def accepted(invocation_id: str, *, replayed: bool) -> Answer:
+    """The answer to a background request whose invocation is safely queued, maybe since an earlier one."""
+    location = (b"location", f"/v1/invocations/{invocation_id}".encode("ascii"))
+    return Answer(status=202, headers=(location, _REPLAYED) if replayed else (location,))
 
 
 def wire_headers(answer: Answer, *, request_id: str | None) -> list[tuple[bytes, bytes]]:
@@ -87,8 +90,11 @@ def wire_headers(answer: Answer, *, request_id: str | None) -> list[tuple[bytes,
 
 
 def head_headers(head: Response, *, request_id: str) -> list[tuple[bytes, bytes]]:
-    """The headers of a response whose body comes bit by bit: its length is not known."""
-    return [*_sendable(head.headers), (b"x-nf-request-id", request_id.encode("ascii"))]
+    """The headers of a response whose body follows. Its length is known if it is there already."""
+    headers = [*_sendable(head.headers), (b"x-nf-request-id", request_id.encode("ascii"))]
+    if head.claim is not None:
+        headers.append((b"content-length", b"%d" % head.size_bytes))
+    return headers
 
 
 def _written(response: Response) -> Answer:
@@ -122,11 +128,11 @@ def _failed(error: Error, *, expose_errors: bool) -> Answer:
         shown["trace"] = error.trace
     return Answer(
         status=500,
-        headers=((b"content-type", b"application/json"),),
+        headers=((b"content-type", b"application/json"), *OWN_HEADERS),
         body=orjson.dumps(shown),
     )
 
 
 def _too_large(response: Response, body_bytes_max: int) -> Problem:
-    detail = f"The function's response has {len(response.body)} bytes; {body_bytes_max} are allowed."
+    detail = f"The function's response has {response.size_bytes} bytes; {body_bytes_max} are allowed."
     return Problem(code=Code.RESPONSE_TOO_LARGE, detail=detail)

@@ -7,14 +7,19 @@ the same words. It prints nothing; what it has to report goes through the standa
 import asyncio
 import errno
 import logging
+import resource
 import socket
+import sys
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any, cast
 
 from hypercorn.asyncio import serve as serve_hypercorn
 from hypercorn.config import Config
 
 from gateway.asgi import App
+from gateway.hypercorn_server import mend_hypercorn
+from gateway.shedding import Shedding
 from quarterhour.errors import SettingsError
 from quarterhour.settings import GatewaySettings
 
@@ -22,9 +27,12 @@ __all__ = ["bind", "load_server", "serve"]
 
 BACKLOG = 2048
 CONNECTIONS_MAX = 16_384
+DESCRIPTORS_KEPT = 128  # for everything that is no client's
 KEEP_ALIVE_S = 75.0  # longer than the 60 s of common proxies, so that they close first
 HEADER_READ_S = 30.0
+HANDSHAKE_S = 10.0
 GRACE_S = 2.0
+STALLED_S = 60.0  # that nothing of what was sent has been read for so long ends a connection
 
 # Room beyond our own limit, so that it is our layer that answers 431, with our words.
 HEADER_ROOM_BYTES = 64 * 1024
@@ -44,6 +52,8 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sys.platform == "linux":  # elsewhere only Hypercorn's connections have such an end
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_S * 1000))
         listener.bind(address)
     except OSError as error:
         listener.close()
@@ -64,6 +74,18 @@ def _cannot_bind(error: OSError, host: str, port: int) -> str:
             return f"Cannot listen on {host}:{port}: {error.strerror}."
 
 
+def connections_max() -> int:
+    """How many connections to hold: a process has only so many descriptors, as many as it may ask for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MAX + DESCRIPTORS_KEPT
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):  # macOS has a limit of its own besides
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(1, min(CONNECTIONS_MAX, soft - DESCRIPTORS_KEPT))
+
+
 def load_server(settings: GatewaySettings) -> None:
     """Import the server that is asked for. Raises `SettingsError` if it is not installed."""
     if settings.server == "granian":
@@ -78,11 +100,18 @@ def load_server(settings: GatewaySettings) -> None:
 
 
 async def serve(
-    app: App, listener: socket.socket, settings: GatewaySettings, stop: asyncio.Event, *, finish_s: float
+    app: App,
+    listener: socket.socket,
+    settings: GatewaySettings,
+    stop: asyncio.Event,
+    *,
+    shedding: Shedding,
+    finish_s: float,
 ) -> None:
     """Serve `app` until `stop` is set; requests under way then have `finish_s` to finish.
 
-    From here on `listener` is the server's, which closes it.
+    From here on `listener` is the server's, which closes it. Granian reads requests quickly enough to do so
+    before they are refused.
     """
     try:
         listener.listen(BACKLOG)
@@ -93,6 +122,7 @@ async def serve(
     if settings.server == "granian":
         serving = _granian(app, listener, settings, stop)
     else:
+        mend_hypercorn(connections_max(), shedding)
         serving = _hypercorn(app, listener, settings, stop, finish_s)
     await _until_stopped(serving, stop, finish_s)
 
@@ -128,6 +158,11 @@ async def _hypercorn(
     config.keep_alive_max_requests = 1_000_000
     config.graceful_timeout = finish_s
     config.h11_max_incomplete_size = 2 * settings.header_bytes_max + HEADER_ROOM_BYTES
+    config.ssl_handshake_timeout = HANDSHAKE_S
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        # From TLS 1.2 on, which is Hypercorn's own; HTTP/1.1 alone, as Granian has it and the tests hold it.
+        config.certfile, config.keyfile = str(settings.tls_cert), str(settings.tls_key)
+        config.alpn_protocols = ["http/1.1"]
     config.h2_max_header_list_size = 2 * settings.header_bytes_max + HEADER_ROOM_BYTES
     await serve_hypercorn(cast("Any", app), config, shutdown_trigger=stop.wait, mode="asgi")
 
@@ -139,9 +174,11 @@ async def _granian(app: App, listener: socket.socket, settings: GatewaySettings,
         app,
         listener,
         backlog=BACKLOG,
-        connections_max=CONNECTIONS_MAX,
+        connections_max=connections_max(),
         header_read_s=HEADER_READ_S,
         header_bytes_max=2 * settings.header_bytes_max + HEADER_ROOM_BYTES,
+        certificate=settings.tls_cert,
+        key=settings.tls_key,
     )
     async with asyncio.TaskGroup() as tasks:
         stopping = tasks.create_task(_stop_granian(server, stop))

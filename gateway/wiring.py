@@ -7,11 +7,18 @@ from contextlib import AsyncExitStack, closing
 import structlog
 
 from gateway.application import Gateway
+from gateway.keyring import open_keyring
 from gateway.server import bind, load_server, serve
 from quarterhour.broker import Broker, BrokerOptions, connect_patiently
 from quarterhour.clock import SystemClock
 from quarterhour.errors import BrokerUnavailable
-from quarterhour.processes import background, end_with_parent, settle_memory, stop_on_signals
+from quarterhour.processes import (
+    background,
+    end_with_parent,
+    settle_memory,
+    stop_on_signals,
+    unless_stopped,
+)
 from quarterhour.settings import GatewaySettings
 
 __all__ = ["run"]
@@ -28,12 +35,16 @@ async def run(settings: GatewaySettings) -> None:
     parent is gone.
     """
     load_server(settings)
-    stop = stop_on_signals()
+    keyring = open_keyring(settings)
+    stop, close = stop_on_signals(), asyncio.Event()
     with closing(bind(settings.host, settings.port)) as listener:
-        async with background(end_with_parent(stop)), AsyncExitStack() as stack:
+        async with background(_end_with_parent(stop, close)), AsyncExitStack() as stack:
             broker = await _connect(settings, stack, stop)
             if broker is not None:
-                await _serve(settings, broker, listener, stop)
+                gateway = Gateway(settings, broker, SystemClock(), stop, keyring)
+                leaving = _close_later(close, stop, settings.grace_s)
+                async with background(*gateway.tasks(), _end_when_lost(broker, stop), leaving):
+                    await _serve(settings, gateway, broker.warnings, listener, close)
     log.info("gateway_ended")
 
 
@@ -41,35 +52,47 @@ async def _connect(settings: GatewaySettings, stack: AsyncExitStack, stop: async
     """The broker, for as long as `stack` is entered; None if the gateway is to end before it is there."""
     options = BrokerOptions(
         url=settings.broker,
-        name="quarterhour gateway",
+        name="gateway",
         namespace=settings.namespace,
         lease_s=settings.lease_s,
         clock=SystemClock(),
     )
-    try:
-        async with asyncio.timeout(None) as timer, background(_expire(timer, stop)):
-            return await stack.enter_async_context(connect_patiently(options))
-    except TimeoutError:
-        return None
+    return await unless_stopped(stop, stack.enter_async_context(connect_patiently(options)))
 
 
 async def _serve(
-    settings: GatewaySettings, broker: Broker, listener: socket.socket, stop: asyncio.Event
+    settings: GatewaySettings,
+    gateway: Gateway,
+    warnings: tuple[str, ...],
+    listener: socket.socket,
+    close: asyncio.Event,
 ) -> None:
-    for warning in broker.warnings:
+    for warning in warnings:
         log.warning("broker", text=warning)
     host, port = listener.getsockname()[:2]
-    gateway = Gateway(settings, broker, SystemClock(), stop)
-    async with background(*gateway.tasks(), _end_when_lost(broker, stop)):
-        settle_memory()
-        log.info("gateway_started", host=host, port=port, server=settings.server)
-        finish_s = settings.synchronous_limit_s + FINISH_MARGIN_S
-        await serve(gateway.app, listener, settings, stop, finish_s=finish_s)
+    settle_memory()
+    scheme = "http" if settings.tls_cert is None else "https"
+    log.info("gateway_started", scheme=scheme, host=host, port=port, server=settings.server)
+    finish_s = settings.synchronous_limit_s + FINISH_MARGIN_S
+    await serve(gateway.app, listener, settings, close, shedding=gateway.shedding, finish_s=finish_s)
 
 
-async def _expire(timer: asyncio.Timeout, stop: asyncio.Event) -> None:
-    await stop.wait()
-    timer.reschedule(asyncio.get_running_loop().time())
+async def _end_with_parent(stop: asyncio.Event, close: asyncio.Event) -> None:
+    """Nobody who has no parent any more waits for proxies."""
+    try:
+        await end_with_parent(stop)
+    finally:
+        close.set()
+
+
+async def _close_later(close: asyncio.Event, stop: asyncio.Event, grace_s: float) -> None:
+    """Set `close` some time after `stop`: proxies learn from /readyz that they are to leave, and leave."""
+    try:
+        await stop.wait()
+        log.info("gateway_leaving", seconds=grace_s)
+        await asyncio.sleep(grace_s)
+    finally:  # whatever ends the gateway
+        close.set()
 
 
 async def _end_when_lost(broker: Broker, stop: asyncio.Event) -> None:

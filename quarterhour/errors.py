@@ -10,6 +10,8 @@ QuarterhourError
     ├── BrokerUnsuitable     a server that cannot hold the promises (too old, no JetStream, ...)
     ├── TooLarge             a message that the broker would refuse
     ├── Conflict             a compare-and-set found another revision
+    ├── KeyReused            an idempotency key that was used for another request
+    ├── BodyLost             a large body is not there any more, or not whole
     ├── RunnerGone           nobody serves at the runner's address: the call was never started
     ├── RunnerLost           the runner that has the call went silent
     ├── StreamBroken         a response that was under way does not go on
@@ -17,11 +19,13 @@ QuarterhourError
 """
 
 __all__ = [
+    "BodyLost",
     "BrokerError",
     "BrokerUnavailable",
     "BrokerUnsuitable",
     "Conflict",
     "EnvelopeError",
+    "KeyReused",
     "QuarterhourError",
     "RunnerGone",
     "RunnerLost",
@@ -85,6 +89,18 @@ class Conflict(BrokerError):  # noqa: N818
     """A compare-and-set found another revision; nothing was stored."""
 
     code = "conflict"
+
+
+class KeyReused(BrokerError):  # noqa: N818
+    """An idempotency key that was used for another request; nothing was stored."""
+
+    code = "key_reused"
+
+
+class BodyLost(BrokerError):  # noqa: N818
+    """A large body is not there any more, or not whole."""
+
+    code = "body_lost"
 
 
 class RunnerGone(BrokerError):  # noqa: N818

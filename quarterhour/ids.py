@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import uuid_utils
 
-__all__ = ["MakeId", "firing_id", "is_invocation_id", "new_id", "new_process_name"]
+__all__ = ["MakeId", "firing_id", "is_invocation_id", "made_at", "new_id", "new_process_name"]
 
 MakeId = Callable[[], str]
 
@@ -34,6 +34,11 @@ def firing_id(function: str, moment: float) -> str:
 def is_invocation_id(text: str) -> bool:
     """Whether `text` has the form of an id, and so is safe as one token of a broker's subject."""
     return _ID.fullmatch(text) is not None
+
+
+def made_at(invocation_id: str) -> float:
+    """When an id was made (Unix s), as it says itself."""
+    return uuid.UUID(invocation_id).int / 2**80 / 1000
 
 
 def new_process_name() -> str:

@@ -1,7 +1,9 @@
 """The invocation: one accepted request to run a function, and the envelope that carries it.
 
 Envelope: 4 bytes big-endian length of the header, the header as JSON, the raw body. The gateway
-writes it once; broker, runner and worker pass the body on as bytes, never decoded, never base64.
+writes it once; broker, runner and worker pass the body on as bytes, never decoded, never base64. A
+large body lies in the broker: its envelope ends with the header, which has a claim on it, and the
+worker is sent the two as one again.
 """
 
 from collections.abc import Mapping
@@ -10,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from quarterhour.body import Claim
 from quarterhour.errors import EnvelopeError, UnknownVersion
 from quarterhour.function import Mode
 from quarterhour.outcome import Error
@@ -20,14 +23,18 @@ __all__ = [
     "Request",
     "decode_invocation",
     "encode_invocation",
+    "header_pairs",
     "next_attempt",
     "pack",
     "unpack",
 ]
 
 ENVELOPE_VERSION = 1
+ENVELOPE_VERSION_WITH_CLAIM = 2  # who knows none would take the body for empty
 HEADER_BYTES_MAX = 1024 * 1024
 EARLIER_ERRORS_MAX = 10
+_TEXTS = ("id", "function", "method", "path", "query", "client", "scheme")
+_NUMBERS = ("accepted_at", "due_at")
 EARLIER_MESSAGE_LENGTH_MAX = 1024
 
 
@@ -54,7 +61,8 @@ class Invocation:
     """One accepted request to run a function.
 
     `attempt` is 1 for the first; `accepted_at` and `due_at` are Unix seconds; `body` is None when
-    the request had none (`b""` is an empty one); `errors` are those of the earlier attempts, the
+    the request had none (`b""` is an empty one), and when it is a large one: `claim` says where that
+    lies; `errors` are those of the earlier attempts, the
     last `EARLIER_ERRORS_MAX` of them, shortened.
     """
 
@@ -66,6 +74,7 @@ class Invocation:
     due_at: float
     request: Request
     body: bytes | None
+    claim: Claim | None = None
     trace: str | None = None
     errors: tuple[Error, ...] = ()
 
@@ -109,7 +118,7 @@ def encode_invocation(invocation: Invocation) -> bytes:
     """The invocation as an envelope."""
     request = invocation.request
     header = {
-        "v": ENVELOPE_VERSION,
+        "v": ENVELOPE_VERSION if invocation.claim is None else ENVELOPE_VERSION_WITH_CLAIM,
         "id": invocation.id,
         "function": invocation.function,
         "mode": invocation.mode,
@@ -122,22 +131,54 @@ def encode_invocation(invocation: Invocation) -> bytes:
         "headers": request.headers,
         "client": request.client,
         "scheme": request.scheme,
-        "has_body": invocation.body is not None,
+        "has_body": invocation.body is not None or invocation.claim is not None,
         "trace": invocation.trace,
         "errors": [error.to_json() for error in invocation.errors],
     }
     if request.params:
         header["params"] = request.params
+    if invocation.claim is not None:
+        header["claim"] = invocation.claim.to_json()
     return pack(header, invocation.body or b"")
+
+
+def header_pairs(raw: Any) -> tuple[tuple[str, str], ...]:
+    """The headers in an envelope. Raises `TypeError`, `ValueError`."""
+    pairs = tuple((name, value) for name, value in raw)
+    for name, value in pairs:
+        if type(name) is not str or type(value) is not str:
+            message = "the headers, which are pairs of texts"
+            raise TypeError(message)
+    return pairs
+
+
+def _check(header: dict[str, Any]) -> None:
+    """That values which are worked with are of the right kind. Raises `KeyError`, `TypeError`."""
+    for key in _TEXTS:
+        if type(header[key]) is not str:
+            raise TypeError(key)
+    for key in _NUMBERS:
+        if type(header[key]) not in (int, float):
+            raise TypeError(key)
+    if type(header["attempt"]) is not int or not isinstance(header["trace"], str | None):
+        message = "attempt or trace"
+        raise TypeError(message)
+    params = header.get("params", {})
+    if not isinstance(params, dict) or not all(isinstance(value, str) for value in params.values()):
+        message = "params"
+        raise TypeError(message)
 
 
 def decode_invocation(data: bytes) -> Invocation:
     """The invocation in an envelope. Raises `UnknownVersion`, `EnvelopeError`."""
     header, body = unpack(data)
-    if header.get("v") != ENVELOPE_VERSION:
-        message = f"An envelope has version {header.get('v')!r}; this process knows {ENVELOPE_VERSION}."
+    if header.get("v") not in (ENVELOPE_VERSION, ENVELOPE_VERSION_WITH_CLAIM):  # it may be a list
+        known = f"{ENVELOPE_VERSION} and {ENVELOPE_VERSION_WITH_CLAIM}"
+        message = f"An envelope has version {header.get('v')!r}; this process knows {known}."
         raise UnknownVersion(message)
     try:
+        _check(header)
+        claim = Claim.from_json(header["claim"]) if header["v"] == ENVELOPE_VERSION_WITH_CLAIM else None
         return Invocation(
             id=header["id"],
             function=header["function"],
@@ -149,12 +190,13 @@ def decode_invocation(data: bytes) -> Invocation:
                 method=header["method"],
                 path=header["path"],
                 query=header["query"],
-                headers=tuple((name, value) for name, value in header["headers"]),
+                headers=header_pairs(header["headers"]),
                 client=header["client"],
                 scheme=header["scheme"],
                 params=header.get("params", {}),
             ),
-            body=body if header["has_body"] else None,
+            body=body if header["has_body"] and claim is None else None,
+            claim=claim,
             trace=header["trace"],
             errors=tuple(Error.from_json(error) for error in header["errors"]),
         )

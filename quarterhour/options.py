@@ -13,19 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quarterhour.keys import Grant, line_of, parse_lines
+from quarterhour.users import Users, parse_users
+
 __all__ = [
     "Kind",
     "Network",
     "Option",
     "broker_url",
     "choice",
+    "file",
     "folder",
     "host",
     "interpreter",
+    "key_lines",
     "label",
     "networks",
     "number",
+    "origins",
     "switch",
+    "users",
     "variables",
     "whole",
 ]
@@ -45,6 +52,7 @@ class Kind:
     anything but `allowed`, which ends the sentence "must be ...". `base` is the folder to which a
     relative path is relative. `write` is the inverse of `read`, for handing settings to a child.
     `empty` says whether "" is a value; otherwise an empty variable counts as one that is not set.
+    `hidden`: a value is never shown, since it may hold a secret; the `ValueError` then says what is wrong.
     """
 
     metavar: str
@@ -52,6 +60,7 @@ class Kind:
     read: Callable[[object, Path], Any]
     write: Callable[[Any], str] = str
     empty: bool = False
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +92,12 @@ def number(low: float, high: float, what: str = "a number") -> Kind:
             raise ValueError
         return parsed
 
-    return Kind(
-        metavar="N", allowed=f"{what} from {low:.15g} to {high:.15g}", read=read, write="{:.15g}".format
-    )
+    return Kind(metavar="N", allowed=f"{what} from {low:.15g} to {high:.15g}", read=read, write=_shortest)
+
+
+def _shortest(value: float) -> str:
+    text = f"{value:.15g}"  # 60, not 60.0
+    return text if float(text) == value else repr(value)
 
 
 def whole(low: int, high: int, what: str = "a whole number") -> Kind:
@@ -168,16 +180,58 @@ def networks() -> Kind:
     return Kind(metavar="NETWORK,...", allowed=allowed, read=read, write=write, empty=True)
 
 
+def users() -> Kind:
+    """One user, or a range of user ids."""
+
+    def read(value: object, _base: Path) -> Users:
+        return parse_users(str(value) if type(value) is int else _text(value))
+
+    allowed = "the name or the number of a user other than root, or a range of numbers such as 200000-200999"
+    return Kind(metavar="USER|N-N", allowed=allowed, read=read)
+
+
+def origins() -> Kind:
+    """Origins of web pages, such as https://app.example.com, or `*` for all."""
+    allowed = "origins such as https://app.example.com, separated by commas, or *"
+    pattern = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?|\*")
+
+    def read(value: object, _base: Path) -> tuple[str, ...]:
+        found = _list(value)
+        if not all(pattern.fullmatch(one) for one in found):
+            raise ValueError
+        return found
+
+    return Kind(metavar="ORIGIN,...", allowed=allowed, read=read, write=",".join, empty=True)
+
+
+def key_lines() -> Kind:
+    """The lines of a file of API keys, with `;` or line ends between them."""
+    allowed = "lines as in a file of API keys, with ; between"
+
+    def read(value: object, _base: Path) -> tuple[Grant, ...]:
+        if not isinstance(value, str | list) or not all(isinstance(line, str) for line in value):
+            message = f"must be {allowed}"
+            raise ValueError(message)
+        try:
+            return parse_lines(re.split(r"[;\n]", value) if isinstance(value, str) else value)
+        except ValueError as error:
+            message = f"has a bad line; {error}"
+            raise ValueError(message) from None
+
+    def write(grants: tuple[Grant, ...]) -> str:
+        return "; ".join(map(line_of, grants))
+
+    return Kind(metavar="LINE;...", allowed=allowed, read=read, write=write, empty=True, hidden=True)
+
+
 def folder() -> Kind:
     """A folder; whether it exists is for those who use it to say."""
+    return _place("DIR", "the path of a folder")
 
-    def read(value: object, base: Path) -> Path:
-        text = _text(value)
-        if not text or "\0" in text:
-            raise ValueError
-        return _path(text, base)
 
-    return Kind(metavar="DIR", allowed="the path of a folder", read=read)
+def file() -> Kind:
+    """A file; whether it exists is for those who use it to say."""
+    return _place("FILE", "the path of a file")
 
 
 def interpreter() -> Kind:
@@ -192,6 +246,16 @@ def interpreter() -> Kind:
         return Path(found).absolute()
 
     return Kind(metavar="PYTHON", allowed="a Python interpreter that can be run", read=read)
+
+
+def _place(metavar: str, allowed: str) -> Kind:
+    def read(value: object, base: Path) -> Path:
+        text = _text(value)
+        if not text or "\0" in text:
+            raise ValueError
+        return _path(text, base)
+
+    return Kind(metavar=metavar, allowed=allowed, read=read)
 
 
 def _matching(pattern: str, metavar: str, allowed: str) -> Kind:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from quarterhour.body import Claim
+
 __all__ = [
     "Cancelled",
     "Crashed",
@@ -30,17 +32,30 @@ class Error:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Error":
-        """What `to_json` wrote."""
-        return cls(type=data["type"], message=data["message"], trace=tuple(data.get("trace", ())))
+        """What `to_json` wrote. Raises `KeyError`, `TypeError`."""
+        error = cls(type=data["type"], message=data["message"], trace=tuple(data.get("trace", ())))
+        if not all(isinstance(text, str) for text in (error.type, error.message, *error.trace)):
+            message = "an error, which is made of texts"
+            raise TypeError(message)
+        return error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What a function returned, judged to be sendable: status 200-599, header pairs, raw body."""
+    """What a function returned, judged to be sendable: status 200-599, header pairs, raw body.
+
+    A large body is in the broker, for `claim`; `body` is empty then.
+    """
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    claim: Claim | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes the body has."""
+        return len(self.body) if self.claim is None else self.claim.size_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

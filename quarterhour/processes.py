@@ -1,4 +1,4 @@
-"""What our processes have in common: how they end, and what they know of their parent.
+"""What our processes have in common: how they end, what they know of their parent, what others see of them.
 
 A parent gives each child the reading end of a pipe and keeps the writing end to itself. Nothing is
 ever written; the end of the pipe means that the parent is gone, however it went. That works on every
@@ -6,12 +6,14 @@ Unix, needs no polling and cannot mistake another process for the parent.
 """
 
 import asyncio
+import ctypes
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine
+import sys
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from quarterhour.errors import QuarterhourError
 
@@ -20,12 +22,17 @@ __all__ = [
     "ParentGone",
     "background",
     "end_with_parent",
+    "keep_others_out",
     "parent_gone",
     "settle_memory",
     "stop_on_signals",
+    "unless_stopped",
 ]
 
 LIFELINE = "QUARTERHOUR_LIFELINE"
+_PR_SET_DUMPABLE = 4
+
+T = TypeVar("T")
 
 
 class ParentGone(QuarterhourError):  # noqa: N818 - a state of affairs
@@ -41,6 +48,15 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     return stop
+
+
+def keep_others_out() -> None:
+    """Let no other process of this user look into this one (Linux): there are passwords in it.
+
+    Its memory, environment and descriptors are root's alone from now on, and it leaves no core file.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def settle_memory() -> None:
@@ -60,6 +76,23 @@ async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[No
         yield
         for task in tasks:
             task.cancel()
+
+
+async def unless_stopped(stop: asyncio.Event, doing: Awaitable[T]) -> T | None:
+    """What `doing`, which stays in this task, comes to; None if `stop` is set first, which cancels it."""
+    timer = asyncio.timeout(None)
+    try:
+        async with timer, background(_expire(timer, stop)):
+            return await doing
+    except TimeoutError:
+        if timer.expired():
+            return None
+        raise
+
+
+async def _expire(timer: asyncio.Timeout, stop: asyncio.Event) -> None:
+    await stop.wait()
+    timer.reschedule(asyncio.get_running_loop().time())
 
 
 async def end_with_parent(stop: asyncio.Event) -> None:

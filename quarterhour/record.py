@@ -13,7 +13,7 @@ from quarterhour.errors import EnvelopeError
 from quarterhour.function import Mode
 from quarterhour.invocation import Invocation
 from quarterhour.lifecycle import FINAL, Event, State, advance
-from quarterhour.outcome import Error, Outcome, Succeeded, error_of
+from quarterhour.outcome import Cancelled, Error, Outcome, Succeeded, error_of
 from quarterhour.retry import Bury, BuryReason, Complete, Disposition, Retry
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Attempt",
     "Record",
     "buried",
+    "cancelled",
     "decode_record",
     "delayed",
     "due",
@@ -152,7 +153,10 @@ def settled(
     logs: str,
     runner: str,
 ) -> Record:
-    """The record with the outcome of its current attempt, and what was decided about it."""
+    """The record with the outcome of its current attempt, and what was decided about it.
+
+    One that is cancelled stays as it is: the attempt that was ended for that is added.
+    """
     if record.state is State.WAITING:  # a first delivery has no start note
         record = replace(record, state=advance(record.state, Event.STARTED))
     attempt = Attempt(
@@ -167,17 +171,17 @@ def settled(
     attempts = (*record.attempts, attempt)
     if len(attempts) > ATTEMPTS_MAX:
         attempts = (attempts[0], *attempts[-ATTEMPTS_MAX + 1 :])
+    record = replace(record, started_at=started_at, notes=(), attempts=attempts)
+    if record.state is State.CANCELLED and isinstance(outcome, Cancelled):
+        return record
     event, next_attempt_at, reason = _what_follows(outcome, disposition, finished_at)
     return replace(
         record,
         state=advance(record.state, event),
-        started_at=started_at,
         finished_at=None if event is Event.RETRIED else finished_at,
         next_attempt_at=next_attempt_at,
         reason=reason,
         result=outcome.value if isinstance(outcome, Succeeded) else None,
-        notes=(),
-        attempts=attempts,
     )
 
 
@@ -189,6 +193,17 @@ def buried(record: Record, reason: BuryReason, *, now: float) -> Record:
         finished_at=now,
         next_attempt_at=None,
         reason=reason,
+        notes=(),
+    )
+
+
+def cancelled(record: Record, *, now: float) -> Record:
+    """The record of an invocation that nobody wants any more, whatever it waits for; it may be running."""
+    return replace(
+        record,
+        state=advance(record.state, Event.CANCELLED),
+        finished_at=now,
+        next_attempt_at=None,
         notes=(),
     )
 

@@ -6,10 +6,11 @@ response that comes bit by bit travels in pieces: its head, chunks of its body, 
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never
+from typing import Any, assert_never
 
+from quarterhour.body import Claim
 from quarterhour.errors import EnvelopeError
-from quarterhour.invocation import pack, unpack
+from quarterhour.invocation import header_pairs, pack, unpack
 from quarterhour.outcome import (
     Cancelled,
     Crashed,
@@ -75,10 +76,10 @@ def encode_reply(reply: Reply) -> bytes:
     """The reply as an envelope."""
     match reply:
         case Succeeded(response=response):
-            return pack(
-                {"result": "succeeded", "status": response.status, "headers": response.headers},
-                response.body,
-            )
+            header = {"result": "succeeded", "status": response.status, "headers": response.headers}
+            if response.claim is not None:
+                header["claim"] = response.claim.to_json()
+            return pack(header, response.body)
         case TimedOut(limit_s=limit_s):
             return pack({"result": "timed_out", "limit_s": limit_s}, b"")
         case Failed() | Crashed() | Cancelled():
@@ -99,10 +100,9 @@ def decode_reply(data: bytes) -> Reply:
     try:
         match header["result"]:
             case "succeeded":
-                headers = tuple((name, value) for name, value in header["headers"])
-                return Succeeded(response=Response(status=header["status"], headers=headers, body=body))
+                return Succeeded(response=_response(header, body))
             case "timed_out":
-                return TimedOut(limit_s=header["limit_s"])
+                return TimedOut(limit_s=float(header["limit_s"]))
             case "failed" | "crashed":
                 return Failed(error=Error.from_json(header["error"]))
             case "cancelled":
@@ -136,10 +136,18 @@ def decode_piece(data: bytes) -> Piece:
             return Chunk(data=body)
         case "streaming":
             try:
-                headers = tuple((name, value) for name, value in header["headers"])
-                return Streaming(head=Response(status=header["status"], headers=headers))
+                return Streaming(head=_response(header, b""))
             except (KeyError, TypeError, ValueError) as error:
                 message = f"The head of a response lacks or garbles {error}."
                 raise EnvelopeError(message) from None
         case _:
             return decode_reply(data)
+
+
+def _response(header: dict[str, Any], body: bytes) -> Response:
+    status = header["status"]
+    if type(status) is not int or not 200 <= status <= 599:
+        message = "the status, which is a number from 200 to 599"
+        raise ValueError(message)
+    claim = Claim.from_json(header["claim"]) if "claim" in header else None
+    return Response(status=status, headers=header_pairs(header["headers"]), body=body, claim=claim)

@@ -18,22 +18,11 @@ from typing import Any, Literal, TypeVar
 import click
 
 from quarterhour.errors import SettingsError
-from quarterhour.options import (
-    Network,
-    Option,
-    broker_url,
-    choice,
-    folder,
-    host,
-    interpreter,
-    label,
-    networks,
-    number,
-    switch,
-    variables,
-    whole,
-)
+from quarterhour.keys import Grant
+from quarterhour.option_table import OPTIONS
+from quarterhour.options import Network, Option
 from quarterhour.project_file import ProjectFile, find_project_file, read_project_file
+from quarterhour.users import Users
 
 __all__ = [
     "OPTIONS",
@@ -51,10 +40,7 @@ __all__ = [
 LogFormat = Literal["auto", "console", "json"]
 Server = Literal["hypercorn", "granian"]
 
-_DAY_S = 24 * 3600
 _SHOWN_MAX = 200
-_STREAM_BYTES_MAX = 1024 * 1024 * 1024
-_BODY_BYTES_MAX = 32 * 1024 * 1024  # a broker's message holds it with its header; more needs another way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +56,22 @@ class GatewaySettings:
     synchronous_limit_s: float = 60.0
     request_bytes_max: int = 6_291_456
     response_bytes_max: int = 6_291_456
+    body_memory_bytes_max: int = 134_217_728
     header_bytes_max: int = 65_536
+    requests_max: int = 2000
+    lateness_s: float = 0.015
     waiting_max: int = 100_000
     waiting_age_s: float = 21_600.0
     expose_errors: bool = False
     call_scheduled: bool = False
     trusted_proxies: tuple[Network, ...] = ()
+    api_keys_file: Path | None = None
+    api_keys: tuple[Grant, ...] = ()
+    allow_anonymous: bool = False
+    cors_origins: tuple[str, ...] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    grace_s: float = 5.0
     log_format: LogFormat = "auto"
 
 
@@ -95,6 +91,7 @@ class RunnerSettings:
     waiting_age_s: float = 21_600.0
     function_environment: tuple[str, ...] = ()
     function_python: Path | None = None
+    function_user: Users | None = None
     cache_dir: Path = Path(".quarterhour/cache")
     drain_s: float = 900.0
     withdraw_missing: bool = False
@@ -122,15 +119,25 @@ class UpSettings:
     request_bytes_max: int = 6_291_456
     response_bytes_max: int = 6_291_456
     stream_bytes_max: int = 20_971_520
+    body_memory_bytes_max: int = 134_217_728
     header_bytes_max: int = 65_536
+    requests_max: int = 2000
+    lateness_s: float = 0.015
     waiting_max: int = 100_000
     waiting_age_s: float = 21_600.0
     function_environment: tuple[str, ...] = ()
     function_python: Path | None = None
+    function_user: Users | None = None
     cache_dir: Path | None = None
     expose_errors: bool = True
     call_scheduled: bool = True
     trusted_proxies: tuple[Network, ...] = ()
+    api_keys_file: Path | None = None
+    api_keys: tuple[Grant, ...] = ()
+    allow_anonymous: bool = False
+    cors_origins: tuple[str, ...] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     drain_s: float = 30.0
     watch: bool = True
     lease_s: float = 30.0
@@ -140,154 +147,6 @@ class UpSettings:
     advertise: str | None = None
     log_format: LogFormat = "auto"
 
-
-def _option(field: str, name: str, kind: Any, text: str) -> Option:
-    return Option(field=field, name=name, kind=kind, help=text)
-
-
-_SECONDS = "a number of seconds"
-_BYTES = "a number of bytes"
-
-OPTIONS: Mapping[str, Option] = {
-    option.field: option
-    for option in (
-        _option("functions", "functions", folder(), "The folder with your functions."),
-        _option("host", "host", host(), "Address to listen on; 0.0.0.0 lets other machines in."),
-        _option("port", "port", whole(0, 65_535), "Port to listen on; 0 takes any free one."),
-        _option("runners", "runners", whole(1, 64), "How many runner processes to start."),
-        _option("slots", "slots", whole(1, 1024), "How many functions a runner runs at a time."),
-        _option("data_dir", "data-dir", folder(), "Where everything accepted is kept, over restarts too."),
-        _option("broker", "broker", broker_url(), "The NATS to use, e.g. nats://nats.example.org:4222."),
-        _option("server", "server", choice("hypercorn", "granian"), "The HTTP server."),
-        _option(
-            "synchronous_limit_s",
-            "synchronous-limit",
-            number(0.1, 3600, _SECONDS),
-            "Seconds that a synchronous function may run.",
-        ),
-        _option(
-            "background_limit_s",
-            "background-limit",
-            number(0.1, _DAY_S, _SECONDS),
-            "Seconds that a background function may run.",
-        ),
-        _option(
-            "request_bytes_max",
-            "request-limit",
-            whole(0, _BODY_BYTES_MAX, _BYTES),
-            "Bytes that the body of a request may have.",
-        ),
-        _option(
-            "response_bytes_max",
-            "response-limit",
-            whole(0, _BODY_BYTES_MAX, _BYTES),
-            "Bytes that the body of a response may have.",
-        ),
-        _option(
-            "stream_bytes_max",
-            "stream-limit",
-            whole(0, _STREAM_BYTES_MAX, _BYTES),
-            "Bytes that the body of a response may have that is streamed.",
-        ),
-        _option(
-            "header_bytes_max",
-            "header-limit",
-            whole(1024, 262_144, _BYTES),
-            "Bytes that the headers of a request may have.",
-        ),
-        _option(
-            "waiting_max",
-            "waiting-limit",
-            whole(1, 10_000_000),
-            "How many invocations of one background function may wait, delayed ones among them; "
-            "more are refused with 429.",
-        ),
-        _option(
-            "waiting_age_s",
-            "waiting-age-limit",
-            number(1, 30 * _DAY_S, _SECONDS),
-            "Seconds that an invocation may wait before it is set aside as expired.",
-        ),
-        _option(
-            "function_environment",
-            "function-environment",
-            variables(),
-            "Variables of this environment that functions may see too.",
-        ),
-        _option(
-            "function_python",
-            "function-python",
-            interpreter(),
-            "The Python that runs the functions, e.g. .venv/bin/python.",
-        ),
-        _option(
-            "cache_dir", "cache-dir", folder(), "Where what functions list as dependencies is installed."
-        ),
-        _option(
-            "expose_errors",
-            "expose-errors",
-            switch(),
-            "Whether the answer of a failing function shows where in its code it failed.",
-        ),
-        _option(
-            "call_scheduled",
-            "call-scheduled",
-            switch(),
-            "Whether a function with a schedule can be called by its address too, to try it out.",
-        ),
-        _option(
-            "trusted_proxies",
-            "trusted-proxies",
-            networks(),
-            "Proxies whose X-Forwarded-For is believed.",
-        ),
-        _option(
-            "drain_s",
-            "drain",
-            number(0, _DAY_S, _SECONDS),
-            "Seconds that running functions have to finish when the process is stopped.",
-        ),
-        _option(
-            "withdraw_missing",
-            "withdraw-missing",
-            switch(),
-            "This folder holds all functions there are: withdraw every announced one that is not in it.",
-        ),
-        _option(
-            "watch",
-            "watch",
-            switch(),
-            "Whether what is saved in the functions folder is served at once.",
-        ),
-        _option(
-            "lease_s",
-            "lease",
-            number(2, 300, _SECONDS),
-            "Seconds after which the work of a runner that is gone is given to another.",
-        ),
-        _option("namespace", "namespace", label(), "Prefix of everything kept in the broker."),
-        _option("metrics_host", "metrics-host", host(), "Address on which runners show their metrics."),
-        _option(
-            "metrics_port",
-            "metrics-port",
-            whole(1, 65_535),
-            "Port of a runner's metrics; the first free one from there up is taken.",
-        ),
-        _option(
-            "advertise",
-            "advertise",
-            host(),
-            "Host under which Prometheus reaches a runner's metrics; if not given, the metrics host, "
-            "or this machine's name where that is all addresses.",
-        ),
-        _option(
-            "log_format",
-            "log-format",
-            choice("auto", "console", "json"),
-            "Readable lines or JSON; auto is readable on a terminal.",
-        ),
-    )
-}
 
 _Settings = TypeVar("_Settings", bound=GatewaySettings | RunnerSettings | UpSettings)
 
@@ -425,7 +284,10 @@ def _file_values(file: ProjectFile) -> Iterator[tuple[str, _Given]]:
 def _read(option: Option, given: _Given) -> Any:
     try:
         return option.kind.read(given.value, given.base)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError) as error:
+        if option.kind.hidden:
+            message = f"{given.place} {error}."
+            raise SettingsError(message) from None
         shown = re.sub(r"//[^/@]*@", "//***@", repr(given.value))  # an address may hold a password
         if len(shown) > _SHOWN_MAX:
             shown = f"{shown[:_SHOWN_MAX]}…"

@@ -4,6 +4,7 @@ import click
 
 from quarterhour.entry import run_process
 from quarterhour.logs import configure_logging
+from quarterhour.processes import keep_others_out
 from quarterhour.settings import RunnerSettings, settings_options
 from runner.wiring import run
 
@@ -20,6 +21,7 @@ def main(settings: RunnerSettings) -> None:
     \b
       quarterhour runner --broker nats://127.0.0.1:4222 --functions functions
     """
+    keep_others_out()
     configure_logging(settings.log_format, process="runner")
     run_process(run(settings))
 

@@ -1,26 +1,26 @@
 """One delivery of background work, from its arrival to its settlement, as a straight line of steps.
 
-What to do with a delivery is decided in `verdict`, which is pure; `Attempts.take` does it.
+What to do with a delivery is decided in `verdict.py`, which is pure; `Attempts.take` does it.
 """
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from typing import assert_never
 
 import structlog
 
 from quarterhour import record as records
-from quarterhour.broker.port import Delivery, Records, Run, Settlement, Work
+from quarterhour.broker.port import Bodies, Delivery, Records, Run, Settlement, Work
 from quarterhour.clock import Clock
 from quarterhour.errors import BrokerUnavailable, Conflict
-from quarterhour.function import Mode
 from quarterhour.invocation import Invocation, next_attempt
-from quarterhour.outcome import Error, Failed, Outcome, error_of
+from quarterhour.lifecycle import State
+from quarterhour.outcome import Cancelled, Error, Failed, Outcome, error_of
 from quarterhour.record import Record
 from quarterhour.retry import BuryReason, Disposition, Retry, decide
-from quarterhour.schedule import next_run
+from runner.bodies import forget_body, rest_of
 from runner.catalog import Entry
 from runner.leases import Lease, Leases
 from runner.metrics import Metrics
@@ -28,43 +28,13 @@ from runner.sandbox.job import AttemptLost, Code, Finished, Job
 from runner.sandbox.pool import Sandbox
 from runner.settlement import Settlements
 from runner.slots import Place
+from runner.verdict import Verdict, is_missed, verdict
 
-__all__ = ["Attempts", "Verdict", "verdict"]
+__all__ = ["Attempts"]
 
-NOTE_TRIES_MAX = 3
+CANCELS_REMEMBERED = 1000
 
 log = structlog.get_logger()
-
-
-class Verdict(Enum):
-    """What a delivery calls for."""
-
-    START = auto()
-    START_WITH_NOTE = auto()  # not the first delivery: whoever had it before may have been lost with it
-    START_ALONE = auto()  # a suspect: the same, but never beside another suspect
-    ACKNOWLEDGE = auto()  # its attempt has its outcome already
-    EXPIRE = auto()
-    BURY_AS_LOST = auto()
-
-
-def verdict(
-    record: Record, *, attempt: int, deliveries: int, now: float, waiting_age_s: float, missed: bool = False
-) -> Verdict:
-    """What to do with delivery number `deliveries` of `attempt`, whose record is `record`.
-
-    `missed`: it is a schedule's firing, nobody had it before, and the next one is due already.
-    """
-    if records.is_settled(record, attempt):
-        return Verdict.ACKNOWLEDGE
-    if len(record.notes) >= records.OPEN_NOTES_MAX:
-        return Verdict.BURY_AS_LOST
-    if not record.notes and (missed or now > record.due_at + waiting_age_s):
-        return Verdict.EXPIRE
-    if deliveries == 1 and not record.notes:
-        return Verdict.START
-    if len(record.notes) >= records.SUSPECT_NOTES:
-        return Verdict.START_ALONE
-    return Verdict.START_WITH_NOTE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +56,7 @@ class Attempts:
         runner: str,
         work: Work,
         kept: Records,
+        bodies: Bodies,
         sandbox: Sandbox,
         find: Callable[[str], Entry | None],
         leases: Leases,
@@ -97,6 +68,7 @@ class Attempts:
         self._runner = runner
         self._work = work
         self._records = kept
+        self._bodies = bodies
         self._sandbox = sandbox
         self._find = find
         self._leases = leases
@@ -105,20 +77,30 @@ class Attempts:
         self._clock = clock
         self._waiting_age_s = waiting_age_s
         self._held: dict[str, Lease] = {}
+        self._cancelled: dict[str, None] = {}  # the latest that were not held: they may be on their way here
         self._one_ended = asyncio.Event()
         self._suspect = asyncio.Lock()
         self._stopping = False
-        self.draining = False  # while it is true, what is delivered is handed back
+        self._draining = asyncio.Event()
+
+    @property
+    def draining(self) -> bool:
+        """While it is true, what is delivered is handed back."""
+        return self._draining.is_set()
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        (self._draining.set if value else self._draining.clear)()
 
     def running(self, invocation_id: str) -> Run | None:
-        """The run of an invocation, if it is this runner's."""
+        """The run of an invocation, if it is this runner's: what is yet to be started is so as well."""
         lease = self._held.get(invocation_id)
-        if lease is None or lease.attempt is None or lease.attempt.started_at is None:
+        if lease is None or lease.until <= self._clock.boot():
             return None
         return Run(
             runner=self._runner,
             attempt=lease.delivery.invocation.attempt,
-            started_at=lease.attempt.started_at,
+            started_at=None if lease.attempt is None else lease.attempt.started_at,
         )
 
     def stop(self) -> None:
@@ -127,6 +109,16 @@ class Attempts:
         for lease in self._held.values():
             if lease.attempt is not None:
                 lease.attempt.stop()
+
+    def cancel(self, invocation_id: str) -> None:
+        """An invocation was cancelled: what runs of it is ended, what is not begun yet is not begun."""
+        lease = self._held.get(invocation_id)
+        if lease is not None:
+            lease.cancel()
+            return
+        self._cancelled[invocation_id] = None
+        if len(self._cancelled) > CANCELS_REMEMBERED:
+            del self._cancelled[next(iter(self._cancelled))]
 
     async def ended(self) -> None:
         """Return when no delivery is held any more."""
@@ -144,6 +136,7 @@ class Attempts:
         try:
             with self._leases.hold(delivery) as lease:
                 self._held[invocation.id] = lease
+                lease.cancelled = invocation.id in self._cancelled
                 try:
                     await self._take(lease, place)
                 finally:
@@ -165,7 +158,7 @@ class Attempts:
         delivery = lease.delivery
         entry = self._find(delivery.invocation.function)
         if entry is None or self.draining:
-            await self._work.hand_back(delivery)
+            await self._give_back(lease)
             return
         record = await self._record_of(delivery)
         if record is None:
@@ -178,7 +171,7 @@ class Attempts:
             deliveries=delivery.number,
             now=now,
             waiting_age_s=self._waiting_age_s,
-            missed=_is_missed(delivery, entry.manifest.schedule, now),
+            missed=is_missed(delivery, entry.manifest.schedule, now),
         )
         match what:
             case Verdict.START:
@@ -191,6 +184,7 @@ class Attempts:
                     await self._run_with_note(begun, place)
             case Verdict.ACKNOWLEDGE:
                 await self._work.acknowledge(delivery)
+                await forget_body(delivery.invocation, record.state, self._bodies)
             case Verdict.EXPIRE:
                 await self._bury(begun, BuryReason.EXPIRED)
             case Verdict.BURY_AS_LOST:
@@ -203,7 +197,7 @@ class Attempts:
         invocation = delivery.invocation
         if delivery.is_new:
             return records.waiting(invocation)
-        if delivery.doubtful and (run := await self._work.who_runs(invocation.id)) is not None:
+        if (run := await self._holder(delivery)) is not None:
             log.info(
                 "runs_elsewhere", function=invocation.function, invocation=invocation.id, runner=run.runner
             )
@@ -211,11 +205,31 @@ class Attempts:
         record = await self._records.read(invocation.function, invocation.id)
         return records.waiting(invocation) if record is None else records.due(record, invocation)
 
+    async def _holder(self, delivery: Delivery) -> Run | None:
+        """Who runs the invocation already, if the broker may have taken it from him too early.
+
+        It does so if it has forgotten, and where a hand-back was long on its way. Somebody who had it
+        before and is silent may be stopped, with workers that go on: while the broker recovers, and may
+        have forgotten how long his lease is, it has ended for certain one lease after this delivery.
+        """
+        if not delivery.doubtful and delivery.number == 1:
+            return None
+        run = await self._work.who_runs(delivery.invocation.id)
+        if run is None and delivery.recovering and delivery.number > 1:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, delivery.leased_until - self._clock.boot())):
+                    await self._draining.wait()
+            run = await self._work.who_runs(delivery.invocation.id)
+        return run
+
     async def _placed(self, begun: _Begun, place: Place) -> bool:
         """Wait for the slot; whether the delivery may still be started then."""
         await place.take()
+        if begun.lease.cancelled:
+            await self._dismiss(begun)
+            return False
         if self.draining:
-            await self._work.hand_back(begun.delivery)
+            await self._give_back(begun.lease)
             return False
         return begun.lease.until > self._clock.boot()
 
@@ -250,6 +264,8 @@ class Attempts:
             await self._settle(begun, finished)
 
     async def _run_in_sandbox(self, begun: _Begun, code: Code) -> Finished:
+        if begun.lease.cancelled:
+            raise AttemptLost(reason="cancelled")
         if self._stopping:
             raise AttemptLost(reason="stopped")
         delivery, manifest = begun.delivery, begun.entry.manifest
@@ -262,6 +278,7 @@ class Attempts:
                 envelope=delivery.envelope,
                 limit_s=manifest.timeout_s,
                 leased_until=begun.lease.until,
+                rest=rest_of(delivery.invocation, self._bodies),
             )
         )
         begun.lease.attempt = attempt
@@ -270,15 +287,37 @@ class Attempts:
     async def _hand_back(self, begun: _Begun, lost: AttemptLost) -> None:
         """An attempt that was lost costs a delivery, never an attempt."""
         invocation = begun.delivery.invocation
+        if lost.reason == "cancelled":
+            await self._dismiss(begun)
+            return
         log.warning(
             "attempt_lost", function=invocation.function, invocation=invocation.id, reason=lost.reason
         )
         if lost.reason == "lease":
             return  # it is not ours any more
-        if lost.reason == "stopped" and begun.record.notes:
+        if lost.reason in {"stopped", "body"} and begun.record.notes:
             # Cancelled before the hand-back: the other order could cancel the next runner's note.
             await self._records.write(records.handed_back(begun.record))
-        await self._work.hand_back(begun.delivery)
+        if lost.reason != "body":  # the broker may need a while: it delivers again when the lease has ended
+            await self._give_back(begun.lease)
+
+    async def _dismiss(self, begun: _Begun) -> None:
+        """It was cancelled before its handler was started, if its record says so: that alone counts."""
+        invocation = begun.delivery.invocation
+        self._cancelled.pop(invocation.id, None)
+        stored = await self._settlements.latest(begun.record)
+        if stored is None or not records.is_settled(stored, invocation.attempt):
+            log.warning("cancel_not_stored", function=invocation.function, invocation=invocation.id)
+            await self._give_back(begun.lease)
+            return
+        log.info("cancelled_before_start", function=invocation.function, invocation=invocation.id)
+        await self._work.acknowledge(begun.delivery)
+        await forget_body(invocation, stored.state, self._bodies)
+
+    async def _give_back(self, lease: Lease) -> None:
+        """Have it delivered again at once. Whoever gets it asks who has it: that is nobody any more."""
+        lease.end()
+        await self._work.hand_back(lease.delivery)
 
     async def _settle(self, begun: _Begun, finished: Finished) -> None:
         invocation, manifest = begun.delivery.invocation, begun.entry.manifest
@@ -286,7 +325,7 @@ class Attempts:
         settlement = Settlement(
             delivery=begun.delivery,
             record=records.settled(
-                begun.record,
+                await self._record_to_settle(begun, finished.outcome),
                 finished.outcome,
                 disposition,
                 started_at=finished.started_at,
@@ -302,6 +341,18 @@ class Attempts:
                 invocation.function, invocation.mode, finished.outcome, disposition, duration_s
             )
             _report(invocation, finished.outcome, disposition)
+            await forget_body(invocation, settlement.record.state, self._bodies)
+
+    async def _record_to_settle(self, begun: _Begun, outcome: Outcome) -> Record:
+        """The record as this delivery found it, or as whoever cancelled the invocation left it."""
+        if not isinstance(outcome, Cancelled):
+            return begun.record
+        attempt, stored = begun.record.attempt, await self._settlements.latest(begun.record)
+        if stored is None or stored.state is not State.CANCELLED:
+            return begun.record
+        if any(one.attempt == attempt for one in stored.attempts):
+            return begun.record  # somebody else had it as well, and came first: it will be refused
+        return replace(stored, attempt=attempt)
 
     async def _bury(self, begun: _Begun, reason: BuryReason) -> None:
         record = records.buried(begun.record, reason, now=self._clock.now())
@@ -314,17 +365,6 @@ class Attempts:
                 reason=reason,
                 see=f"quarterhour status {record.id}",
             )
-
-
-def _is_missed(delivery: Delivery, schedule: str | None, now: float) -> bool:
-    """Whether it is a firing that nobody had before, and its schedule has fired again since."""
-    invocation = delivery.invocation
-    if invocation.mode is not Mode.SCHEDULED or schedule is None:
-        return False
-    if delivery.number > 1 or delivery.doubtful or invocation.attempt > 1:
-        return False
-    following = next_run(schedule, invocation.due_at)
-    return following is not None and following <= now
 
 
 def _unrunnable(entry: Entry, now: float) -> Finished:
@@ -343,6 +383,9 @@ def _report(invocation: Invocation, outcome: Outcome, disposition: Disposition) 
     error = error_of(outcome)
     if error is None:
         log.debug("attempt_succeeded", function=invocation.function, invocation=invocation.id)
+        return
+    if isinstance(outcome, Cancelled):
+        log.info("attempt_cancelled", function=invocation.function, invocation=invocation.id)
         return
     follows = f"again in {disposition.delay_s:g} s" if isinstance(disposition, Retry) else "dead letter"
     log.error(

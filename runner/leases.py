@@ -1,39 +1,58 @@
 """Leases: the right to run an attempt, kept alive while the runner holds its delivery.
 
-One task renews them all. A lease that cannot be renewed is not given up here: the guard ends its
-attempt in time, whatever becomes of this process.
+One task renews them all, and looks whether what it renews was cancelled. A lease that cannot be renewed
+is not given up here: the guard ends its attempt in time, whatever becomes of this process.
 """
 
 import asyncio
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import structlog
 
-from quarterhour.broker.port import Delivery, Work
+from quarterhour.broker.port import Delivery, Records, Work
 from quarterhour.clock import Clock
-from quarterhour.errors import BrokerUnavailable
+from quarterhour.errors import BrokerUnavailable, EnvelopeError
+from quarterhour.lifecycle import State
 from runner.sandbox.pool import Attempt
 
 __all__ = ["Lease", "Leases"]
 
 RENEWALS_AT_ONCE = 64
+ENDED = -math.inf
 
 log = structlog.get_logger()
 
 
 class Lease:
-    """The lease of one delivery: until when (boot clock, seconds), and the attempt that runs under it."""
+    """The lease of one delivery: until when (boot clock, seconds), and the attempt that runs under it.
 
-    __slots__ = ("attempt", "delivery", "until")
+    `cancelled`: nobody wants the invocation any more, whether or not its attempt is begun.
+    """
+
+    __slots__ = ("attempt", "cancelled", "delivery", "until")
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
         self.until = delivery.leased_until
         self.attempt: Attempt | None = None
+        self.cancelled = False
+
+    def end(self) -> None:
+        """The delivery is about to be handed back: it is ours no more, whatever is still answered."""
+        self.until = ENDED
+
+    def cancel(self) -> None:
+        """The invocation was cancelled: what runs of it ends."""
+        self.cancelled = True
+        if self.attempt is not None:
+            self.attempt.cancel()
 
     def extend(self, until: float) -> None:
         """A renewal was answered."""
+        if self.until == ENDED:
+            return
         self.until = until
         if self.attempt is not None:
             self.attempt.extend(until)
@@ -42,8 +61,9 @@ class Lease:
 class Leases:
     """All leases that this runner holds, renewed every third of their length."""
 
-    def __init__(self, work: Work, *, lease_s: float, clock: Clock) -> None:
+    def __init__(self, work: Work, kept: Records, *, lease_s: float, clock: Clock) -> None:
         self._work = work
+        self._records = kept
         self._lease_s = lease_s
         self._clock = clock
         self._held: set[Lease] = set()
@@ -61,16 +81,17 @@ class Leases:
     async def keep(self) -> None:
         """Renew what is due, until cancelled."""
         at_once = asyncio.Semaphore(RENEWALS_AT_ONCE)
-        while True:
-            await asyncio.sleep(self._lease_s / 30)
-            now = self._clock.boot()
-            # A lease that has ended stays ended: renewing it would prolong that of its next holder.
-            due = [lease for lease in self._held if now < lease.until < now + self._lease_s * 2 / 3]
-            async with asyncio.TaskGroup() as group:
-                for lease in due:
-                    group.create_task(self._renew(lease, at_once))
+        async with asyncio.TaskGroup() as looks:  # which no renewal has to wait for
+            while True:
+                await asyncio.sleep(self._lease_s / 30)
+                now = self._clock.boot()
+                # A lease that has ended stays ended: renewing it would prolong that of its next holder.
+                due = [lease for lease in self._held if now < lease.until < now + self._lease_s * 2 / 3]
+                async with asyncio.TaskGroup() as group:
+                    for lease in due:
+                        group.create_task(self._renew(lease, at_once, looks))
 
-    async def _renew(self, lease: Lease, at_once: asyncio.Semaphore) -> None:
+    async def _renew(self, lease: Lease, at_once: asyncio.Semaphore, looks: asyncio.TaskGroup) -> None:
         async with at_once:
             if lease not in self._held or lease.until <= self._clock.boot():
                 return
@@ -85,3 +106,19 @@ class Leases:
                     invocation=invocation.id,
                     left_s=round(left_s, 1),
                 )
+            else:
+                looks.create_task(self._look_for_cancel(lease, at_once))
+
+    async def _look_for_cancel(self, lease: Lease, at_once: asyncio.Semaphore) -> None:
+        """Who was cut off when runners were told of a cancel finds it in the record.
+
+        It costs one read for each third of a lease that an attempt runs for; short ones cost nothing.
+        """
+        invocation = lease.delivery.invocation
+        async with at_once:
+            if lease not in self._held:
+                return
+            with suppress(BrokerUnavailable, EnvelopeError):  # with the next renewal it looks again
+                record = await self._records.read(invocation.function, invocation.id)
+                if record is not None and record.state is State.CANCELLED:
+                    lease.cancel()

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Collection
+from functools import partial
 
 import structlog
 
 from quarterhour.broker.port import Work
 from quarterhour.errors import BrokerUnavailable
 from runner.attempt import Attempts
+from runner.shares import Shares
 from runner.slots import Place, Slots
 from runner.turns import Turns
 
@@ -27,12 +29,15 @@ class Puller:
         self._attempts = attempts
         self._tasks = tasks
         self._turns = Turns()
+        self._shares = Shares(slots.total)
+        self._held_back: set[str] = set()  # functions that have their share, and may have more work
         self._news = asyncio.Event()
         self._pulls: set[asyncio.Task[None]] = set()
 
     def serve(self, functions: Collection[str]) -> None:
         """From now on work of just these functions is pulled; each is looked at once."""
         self._turns.serve(functions)
+        self._shares.serve(functions)
         self.ring(functions)
 
     async def listen(self) -> None:
@@ -55,8 +60,13 @@ class Puller:
                 self._news.clear()
                 await self._news.wait()
                 continue
-            count = self._turns.share(free)
+            count = min(self._turns.share(free), self._shares.left(name))
             self._slots.forgo(free - count)
+            if not count:
+                self._held_back.add(name)
+                self._turns.back(name, more=False)
+                continue
+            self._shares.take(name, count)
             pull = self._tasks.create_task(self._pull(name, count))
             self._pulls.add(pull)
             pull.add_done_callback(self._pulls.discard)
@@ -76,12 +86,23 @@ class Puller:
         try:
             async for delivery in self._work.pull(name, count):
                 got += 1
-                self._tasks.create_task(self._attempts.take(delivery, Place(self._slots)))
+                place = Place(self._slots, partial(self._left, name))
+                self._tasks.create_task(self._attempts.take(delivery, place))
         except BrokerUnavailable as error:
             log.warning("pull_failed", function=name, why=str(error))
             failed = True
             await asyncio.sleep(AGAIN_S)
         finally:
             self._slots.forgo(count - got)
+            self._shares.give_back(name, count - got)
             self._turns.back(name, more=failed or got == count)
             self._news.set()
+
+    def _left(self, name: str, had_s: float | None) -> None:
+        """One of the function's slots is free again."""
+        self._shares.give_back(name)
+        if had_s is not None:
+            self._shares.ran(name, had_s)
+        if name in self._held_back:
+            self._held_back.discard(name)
+            self.ring((name,))

@@ -1,16 +1,19 @@
 """Serving: synchronous calls, each answered once, on the spot."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import structlog
 
-from quarterhour.broker.port import Answer
+from quarterhour.body import BodyKind, Claim
+from quarterhour.broker.port import Answer, Bodies
 from quarterhour.clock import Clock
 from quarterhour.errors import BrokerError
 from quarterhour.invocation import Invocation
 from quarterhour.outcome import Crashed, Error, Failed, Outcome, error_of
 from quarterhour.reply import Refusal, Refused, Reply
+from runner.bodies import rest_of
 from runner.catalog import Entry
 from runner.metrics import Metrics
 from runner.sandbox.job import AttemptLost, Job
@@ -20,6 +23,7 @@ from runner.slots import Slots
 __all__ = ["Server"]
 
 SLOT_WAIT_S = 1.0
+RESPONSE_KEPT_S = 3600.0  # the gateway removes it once it is sent; this is for the one that does not
 
 log = structlog.get_logger()
 
@@ -31,6 +35,7 @@ class Server:
         self,
         *,
         sandbox: Sandbox,
+        bodies: Bodies,
         slots: Slots,
         find: Callable[[str], Entry | None],
         metrics: Metrics,
@@ -38,6 +43,7 @@ class Server:
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._sandbox = sandbox
+        self._bodies = bodies
         self._slots = slots
         self._find = find
         self._metrics = metrics
@@ -89,6 +95,8 @@ class Server:
         if not await self._slots.acquire(SLOT_WAIT_S):
             return Refused(reason=Refusal.BUSY)
         try:
+            if self.draining:  # since it began to wait: nothing more is begun
+                return Refused(reason=Refusal.DRAINING)
             with self._metrics.running(invocation.function):
                 outcome, duration_s = await self._run(entry, invocation, envelope, answer)
         finally:
@@ -111,7 +119,9 @@ class Server:
             envelope=envelope,
             limit_s=entry.manifest.timeout_s,
             leased_until=None,
+            rest=rest_of(invocation, self._bodies),
             sink=answer,
+            keep=partial(self._keep, invocation.id),
         )
         attempt = self._sandbox.attempt(job)
         self._running.add(attempt)
@@ -120,10 +130,16 @@ class Server:
         except AttemptLost as lost:
             if lost.reason == "stopped":
                 raise
+            if lost.reason == "body":
+                message = "The body of the request could not be read from the broker; nothing was started."
+                return Failed(error=Error(type="BodyLost", message=message)), 0.0
             return Crashed(detail="was lost with its guard"), 0.0
         finally:
             self._running.discard(attempt)
         return finished.outcome, finished.finished_at - finished.started_at
+
+    async def _keep(self, invocation_id: str, chunks: AsyncIterator[bytes]) -> Claim:
+        return await self._bodies.keep_body(BodyKind.RESPONSE, invocation_id, chunks, keep_s=RESPONSE_KEPT_S)
 
 
 def _report(invocation: Invocation, outcome: Outcome) -> None:

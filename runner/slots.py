@@ -1,24 +1,29 @@
 """Slots: a runner's capacity for attempts, shared by synchronous calls and background work.
 
 A synchronous caller waits for an answer, so the next free slot is always a call's before it is the
-puller's. Waiting is bounded: in time by the caller, in number by `CALLS_PER_SLOT`.
+puller's. Waiting is bounded: in time by the caller, in number by `CALLS_PER_SLOT`, and where calls
+have kept coming faster than they are served, by one for each slot: nobody then waits for longer than one run.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 
 __all__ = ["Place", "Slots"]
 
 CALLS_PER_SLOT = 4  # so many calls may wait for each slot; a longer queue could not be served in time
+BURST_S = 0.1  # calls that wait for longer than this, one after the other, are no burst any more
 
 
 class Slots:
     """Counts the free slots; whoever takes one gives it back by `release`."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, now: Callable[[], float] = monotonic) -> None:
         self.total = total
         self.free = total
+        self.now = now
+        self._waits_since = 0.0
         self._promised = 0
         self._calls: deque[asyncio.Future[None]] = deque()
         self._changed = asyncio.Event()
@@ -28,7 +33,7 @@ class Slots:
         if self.free and not self._calls:
             self.free -= 1
             return True
-        if len(self._calls) >= CALLS_PER_SLOT * self.total:
+        if len(self._calls) >= self._calls_max():
             return False
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._calls.append(waiter)
@@ -41,6 +46,13 @@ class Slots:
                 return False
             raise
         return True
+
+    def _calls_max(self) -> int:
+        """How many calls may wait now."""
+        if not self._calls:
+            self._waits_since = self.now()
+        is_burst = self.now() < self._waits_since + BURST_S
+        return self.total * (CALLS_PER_SLOT if is_burst else 1)
 
     async def promise(self, most: int) -> int:
         """Between 1 and `most` slots for work that is yet to come, as soon as one is free and unpromised.
@@ -93,20 +105,27 @@ class Slots:
 class Place:
     """What one piece of background work has of the slots: a promise, then a slot, then nothing."""
 
-    __slots__ = ("_give_back", "_slots")
+    __slots__ = ("_give_back", "_left", "_slots", "_taken_at")
 
-    def __init__(self, slots: Slots) -> None:
-        """The place of work that has come; it takes over one promise."""
+    def __init__(self, slots: Slots, left: Callable[[float | None], None] = lambda _: None) -> None:
+        """The place of work that has come; it takes over one promise.
+
+        `left` is told, once, for how many seconds it had its slot; None: it never had one.
+        """
         self._slots = slots
+        self._left = left
+        self._taken_at: float | None = None
         self._give_back: Callable[[], None] | None = slots.forgo
 
     async def take(self) -> None:
         """Wait for the promised slot."""
         await self._slots.redeem()
         self._give_back = self._slots.release
+        self._taken_at = self._slots.now()
 
     def leave(self) -> None:
         """Give back what is left of it; the second time, nothing is."""
         give_back, self._give_back = self._give_back, None
         if give_back is not None:
             give_back()
+            self._left(None if self._taken_at is None else self._slots.now() - self._taken_at)

@@ -2,28 +2,39 @@
 
 import asyncio
 import functools
+import math
 import os
 import socket
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
 
-from quarterhour.broker import Broker, BrokerOptions, connect_patiently
+from quarterhour.body import INLINE_BYTES_MAX
+from quarterhour.broker import PATIENCE_S, Broker, BrokerOptions, connect_patiently
 from quarterhour.broker.port import Beat
 from quarterhour.clock import Clock, SystemClock
 from quarterhour.errors import BrokerUnavailable
 from quarterhour.function import Manifest
 from quarterhour.ids import new_process_name
-from quarterhour.processes import background, end_with_parent, settle_memory, stop_on_signals
+from quarterhour.processes import (
+    background,
+    end_with_parent,
+    settle_memory,
+    stop_on_signals,
+    unless_stopped,
+)
 from quarterhour.settings import RunnerSettings
+from quarterhour.users import check_users
 from runner.attempt import Attempts
 from runner.catalog import Catalog, Entry, load_catalog
 from runner.clockwork import Clockwork
 from runner.dependencies import Dependencies
 from runner.leases import Leases
 from runner.metrics import Metrics, serve_metrics
+from runner.protection import check_readable, missing_protections
 from runner.pull import Puller
 from runner.reload import Difference, Reloader, changes
 from runner.sandbox.installing import remove_unused
@@ -64,12 +75,13 @@ class Runner:
         self._broker = broker
         self._sandbox = sandbox
         self._metrics = metrics
+        self._clock = clock
         self._metrics_address: str | None = None
         self._entries: Mapping[str, Entry] = {}
         self._draining = False
         self._tasks = asyncio.TaskGroup()
         slots = Slots(settings.slots)
-        self._leases = Leases(broker, lease_s=settings.lease_s, clock=clock)
+        self._leases = Leases(broker, broker, lease_s=settings.lease_s, clock=clock)
         settlements = Settlements(
             work=broker,
             kept=broker,
@@ -81,6 +93,7 @@ class Runner:
             runner=self.name,
             work=broker,
             kept=broker,
+            bodies=broker,
             sandbox=sandbox,
             find=self._find,
             leases=self._leases,
@@ -92,7 +105,13 @@ class Runner:
         self._puller = Puller(work=broker, slots=slots, attempts=self._attempts, tasks=self._tasks)
         self._clockwork = Clockwork(self._puller.ring, clock)
         self._server = Server(
-            sandbox=sandbox, slots=slots, find=self._find, metrics=metrics, clock=clock, tasks=self._tasks
+            sandbox=sandbox,
+            bodies=broker,
+            slots=slots,
+            find=self._find,
+            metrics=metrics,
+            clock=clock,
+            tasks=self._tasks,
         )
 
     def _find(self, name: str) -> Entry | None:
@@ -110,7 +129,7 @@ class Runner:
         self._metrics_address = f"{_advertised(self._settings)}:{port}"
         try:
             async with self._tasks, background(self._leases.keep()):
-                await self._start(catalog)
+                await unless_stopped(stop, self._start(catalog))
                 # Not before: whoever hears a runner takes its functions for announced.
                 async with background(self._look_after()):
                     await self._work(stop)
@@ -130,11 +149,12 @@ class Runner:
         self._entries = catalog.entries
         await self._keep_workers()
         self._metrics.start_at_zero(self._manifests)
-        await self._announce()
+        await self._tell(self._announce, give_up_at=self._clock.boot() + PATIENCE_S)
         if self._settings.withdraw_missing:
             gone = [name for name in await self._broker.functions() if name not in self._entries]
             await self._broker.withdraw(gone)
         await self._broker.answer_who_runs(self._attempts.running)
+        await self._broker.on_cancelled(self._attempts.cancel)
         await self._broker.serve(self.name, self._server.take)
         await self._broker.on_roll_call(self._beat)
         self._puller.serve(list(self._entries))
@@ -181,18 +201,29 @@ class Runner:
         self._metrics.start_at_zero(different.announce)
         self._puller.serve(list(entries))
         self._clockwork.serve(self._manifests)
+
+        async def announce() -> None:
+            # A function is served before it is known, and known no more before it is not served.
+            await self._broker.prepare([each for each in different.announce if each.has_queue])
+            await self._broker.withdraw(different.gone)
+            await self._beat()
+            await self._broker.announce(different.announce)
+
+        await self._tell(announce)
+        log.info("functions_reloaded", changed=different.changed, gone=different.gone)
+
+    async def _tell(self, announce: Callable[[], Awaitable[None]], give_up_at: float = math.inf) -> None:
+        """Announce, again and again where the broker is away or slow, up to a moment of the boot clock."""
         while True:
             try:
-                # A function is served before it is known, and known no more before it is not served.
-                await self._broker.prepare([each for each in different.announce if each.has_queue])
-                await self._broker.withdraw(different.gone)
-                await self._beat()
-                await self._broker.announce(different.announce)
-                break
+                await announce()
             except BrokerUnavailable as error:
-                log.warning("changes_not_announced", why=str(error))
+                if self._clock.boot() > give_up_at:
+                    raise
+                log.warning("functions_not_announced", why=str(error))
                 await asyncio.sleep(BEAT_S)
-        log.info("functions_reloaded", changed=different.changed, gone=different.gone)
+            else:
+                return
 
     async def _keep_workers(self) -> None:
         await self._sandbox.keep([entry.code for entry in self._entries.values() if entry.code is not None])
@@ -257,7 +288,9 @@ def _advertised(settings: RunnerSettings) -> str:
 
 
 def _worker_environment(settings: RunnerSettings) -> dict[str, str]:
-    names = (*INHERITED, *settings.function_environment)
+    # Another user has no business in this one's home.
+    inherited = [name for name in INHERITED if name != "HOME" or settings.function_user is None]
+    names = (*inherited, *settings.function_environment)
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
@@ -282,17 +315,6 @@ def _read_catalog(settings: RunnerSettings, dependencies: Dependencies, generati
     )
 
 
-async def _install(dependencies: Dependencies, cache: Path, stop: asyncio.Event) -> None:
-    """Install what functions need before any is announced; it ends early if the runner is to stop."""
-    async with asyncio.TaskGroup() as tasks:
-        installing = tasks.create_task(dependencies.install())
-        stopping = tasks.create_task(stop.wait())
-        await asyncio.wait({installing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        installing.cancel()
-        stopping.cancel()
-    await asyncio.to_thread(remove_unused, cache)
-
-
 async def run(settings: RunnerSettings) -> None:
     """Run one runner until SIGTERM or SIGINT.
 
@@ -300,39 +322,61 @@ async def run(settings: RunnerSettings) -> None:
     """
     clock = SystemClock()
     python = settings.function_python or Path(sys.executable)
+    check_users(settings.function_user, runners=1, slots=settings.slots)
     dependencies = Dependencies(settings.functions, settings.cache_dir, RUNTIMES, python=python)
     _read_catalog(
         settings, dependencies
     )  # what is wrong with the whole folder is said before anything is done
+    check_readable(settings.function_user, python, settings.functions, settings.cache_dir)
     options = BrokerOptions(
         url=settings.broker,
-        name="quarterhour runner",
+        name="runner",
         namespace=settings.namespace,
         lease_s=settings.lease_s,
         clock=clock,
     )
+    stop = stop_on_signals()
+    async with background(end_with_parent(stop)), AsyncExitStack() as stack:
+        broker = await unless_stopped(stop, stack.enter_async_context(connect_patiently(options)))
+        if broker is not None:
+            await stack.enter_async_context(background(_end_when_lost(broker)))
+            await _run(settings, broker, clock, stop, dependencies=dependencies, python=python)
+
+
+async def _run(
+    settings: RunnerSettings,
+    broker: Broker,
+    clock: Clock,
+    stop: asyncio.Event,
+    *,
+    dependencies: Dependencies,
+    python: Path,
+) -> None:
     sandbox_settings = SandboxSettings(
         workers_max=settings.slots,
         python=python,
         environment=_worker_environment(settings),
+        held_bytes_max=min(INLINE_BYTES_MAX, broker.body_bytes_max),  # it fits into a message to the gateway
         response_bytes_max=settings.response_bytes_max,
         stream_bytes_max=settings.stream_bytes_max,
+        users=settings.function_user,
     )
-    metrics = Metrics(slots=settings.slots)
-    stop = stop_on_signals()
-    async with (
-        connect_patiently(options) as broker,
-        Sandbox(sandbox_settings, clock=clock, on_line=_print_line) as sandbox,
-        background(end_with_parent(stop), _end_when_lost(broker)),
-    ):
+    async with Sandbox(sandbox_settings, clock=clock, on_line=_print_line) as sandbox:
         for warning in broker.warnings:
             log.warning("broker", text=warning)
-        await _install(dependencies, settings.cache_dir, stop)
+        for warning in missing_protections(
+            settings.function_user, landlock=sandbox.landlock, root=os.geteuid() == 0
+        ):
+            log.warning("sandbox", text=warning)
+        # What functions need is there before any of them is announced.
+        await unless_stopped(stop, dependencies.install())
+        await asyncio.to_thread(remove_unused, settings.cache_dir)
         if stop.is_set():
             return
         catalog = _read_catalog(settings, dependencies)
         for warning in catalog.warnings:
             log.warning("functions", text=warning)
+        metrics = Metrics(slots=settings.slots)
         await Runner(settings, broker, sandbox, metrics, clock, dependencies=dependencies).run(catalog, stop)
 
 

@@ -15,6 +15,8 @@ hypothesis.settings.load_profile("tests")
 # The files that take longest. Each is one worker's from beginning to end, so none of them may be the last.
 LONGEST = (
     "test_crash_matrix",
+    "test_short_run",
+    "test_rolling_restart",
     "test_up",
     "test_bad_input",
     "test_schedules",

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sysconfig
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -47,8 +48,13 @@ class NatsServer:
         max_payload: int = 8 * 1024 * 1024,
         user: str | None = None,
         password: str | None = None,
+        more: Mapping[str, object] | None = None,
+        text: str = "",
     ) -> None:
-        """Nothing is started yet. `folder` holds configuration, log and data; `max_payload` is in bytes."""
+        """Nothing is started yet. `folder` holds configuration, log and data; `max_payload` is in bytes.
+
+        `more`: further settings of the server, or others than these; `text`: some as they are written there.
+        """
         self.folder = folder
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,7 +64,9 @@ class NatsServer:
             "ports_file_dir": str(folder),
             **({"jetstream": self._jetstream(sync_interval)} if jetstream else {}),
             **({"authorization": {"user": user, "password": password}} if user else {}),
+            **(more or {}),
         }
+        self._text = text
         self._credentials = f"{user}:{password}@" if user else ""
 
     def _jetstream(self, sync_interval: str) -> dict[str, object]:
@@ -82,12 +90,19 @@ class NatsServer:
         assert self._process is not None, "the server is not running"
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> Self:
         """Start it and wait until it answers; after the first time on the same port."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "nats-server.conf"
         listen = f"127.0.0.1:{self.port or -1}"
-        config.write_text(json.dumps(self._options | {"listen": listen}))  # its format takes JSON
+        options = self._options | {"listen": listen}
+        lines = (f"{name}: {json.dumps(value)}" for name, value in options.items())  # its format takes JSON
+        config.write_text("\n".join((self._text, *lines)))
         with (self.folder / "nats-server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [nats_server_path(), "-c", config], stdout=log, stderr=log, start_new_session=True

@@ -2,18 +2,23 @@
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
-__all__ = ["need"]
+__all__ = ["missing", "need"]
+
+
+def missing(sentence: str) -> NoReturn:
+    """End the test here, which needs what the sentence says."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(sentence)
+    pytest.skip(sentence)
 
 
 def need(command: str, *, package: str) -> str:
     """The path of a command; without it the test ends here. `package`: Debian's name of what has it."""
     path = shutil.which(command)
     if path is None:
-        sentence = f"This test needs the command {command}: apt-get install {package}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
+        missing(f"This test needs the command {command}: apt-get install {package}")
     return path

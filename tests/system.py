@@ -107,17 +107,27 @@ def alive(pid: int) -> bool:
 class System:
     """NATS, and the processes that a test starts around it. `functions`: source by file name (no `.py`)."""
 
-    def __init__(self, folder: Path, functions: Mapping[str, str], *, lease_s: float = 3.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        functions: Mapping[str, str],
+        *,
+        lease_s: float = 3.0,
+        max_payload: int = 8 * 1024 * 1024,
+        nats_text: str = "",
+    ) -> None:
         self.folder = folder
         self.functions = folder / "functions"
         self.functions.mkdir()
         for name, source in functions.items():
             self.write(name, source)
-        self.nats = NatsServer(folder / "nats", sync_interval="always")
+        self.nats = NatsServer(
+            folder / "nats", sync_interval="always", max_payload=max_payload, text=nats_text
+        )
         self.lease_s = lease_s
         self.processes: list[Process] = []
         self._seen: set[int] = set()
-        self._http = httpx.AsyncClient(timeout=60)
+        self._http = httpx.AsyncClient(timeout=60, verify=False)  # over HTTP: nothing is to be verified
         self.gateway: Process | None = None
 
     def write(self, name: str, source: str) -> None:
@@ -182,7 +192,11 @@ class System:
     def _start(self, what: str, script: tuple[str, ...], *flags: str) -> Process:
         log_path = self.folder / f"{what}-{len(self.processes)}.log"
         command = [sys.executable, *script, what, *flags, "--lease", f"{self.lease_s:g}"]
-        environment = {**os.environ, "QUARTERHOUR_BROKER": self.nats.url, "QUARTERHOUR_LOG_FORMAT": "json"}
+        environment = {
+            **os.environ,
+            "QUARTERHOUR_BROKER": self.broker(what),
+            "QUARTERHOUR_LOG_FORMAT": "json",
+        }
         with log_path.open("wb") as log:
             popen = subprocess.Popen(
                 command,
@@ -196,6 +210,10 @@ class System:
         process = Process(popen=popen, log_path=log_path)
         self.processes.append(process)
         return process
+
+    def broker(self, what: str) -> str:
+        """The broker's URL for a gateway or a runner."""
+        return self.nats.url
 
     async def _gateway_ready(self) -> bool:
         assert self.gateway is not None
@@ -229,6 +247,10 @@ class System:
         answer = await self.post(name, **kwargs)
         assert answer.status_code == 202, answer.text
         return str(answer.headers["x-nf-request-id"])
+
+    async def cancel(self, invocation_id: str) -> httpx.Response:
+        """DELETE an invocation."""
+        return await self._http.delete(f"{self.url}/v1/invocations/{invocation_id}")
 
     async def get(self, path: str) -> httpx.Response:
         """GET from the gateway."""

@@ -17,9 +17,10 @@ READY_S = 30.0
 
 
 class Up:
-    """One `quarterhour up` and what it wrote."""
+    """One `quarterhour up` and what it wrote. `under`: the program that starts it, if another does."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, under: tuple[str, ...] = ()) -> None:
+        self.under = under
         self.folder = folder
         self.output = folder / "stdout"
         self.log = folder / "stderr"
@@ -28,7 +29,7 @@ class Up:
             self.process = self._start(arguments, output, log)
 
     def _start(self, arguments: tuple[str, ...], output: IO[str], log: IO[str]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-P", "-m", "quarterhour", "up", *arguments]
+        command = [*self.under, sys.executable, "-P", "-m", "quarterhour", "up", *arguments]
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("QUARTERHOUR_")
         }

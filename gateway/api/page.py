@@ -35,9 +35,6 @@ HEADERS: Mapping[str, str] = {
         f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
 }
 
 # Not said by colour alone: a sign for the eye, and the word itself.

@@ -2,28 +2,35 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import structlog
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException
 
+from gateway.access import CALLER, Caller
+from gateway.api.openapi import document
 from gateway.api.page import CONTENT_TYPE as PAGE_TYPE
 from gateway.api.page import HEADERS as PAGE_HEADERS
 from gateway.api.page import invocation_page, problem_page
-from gateway.api.shapes import function_shape, invocation_shape, target_shapes
+from gateway.api.shapes import function_shape, invocation_shape, iso_time, target_shapes
 from gateway.api.statuses import WAIT_MAX_S, Statuses
+from gateway.asgi import OWN_HEADERS, Scope
 from gateway.directory import Functions, Runners
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.problems import Code, Problem, code_of_status, problem_answer
-from quarterhour.broker.port import Status
+from quarterhour.broker.port import Queue, Status
 from quarterhour.clock import Clock
 from quarterhour.errors import BrokerUnavailable
 from quarterhour.ids import is_invocation_id
+from quarterhour.keys import Role
+from quarterhour.lifecycle import State
+from quarterhour.record import Record
 
 __all__ = ["ApiRooms", "add_routes"]
 
+_CANCEL_AGAIN = "It is not known whether the invocation was cancelled: cancelling it again does no harm."
 _OFFERED = ("application/json", "text/html")  # of what a client likes equally well, the first
 
 log = structlog.get_logger()
@@ -36,6 +43,7 @@ class ApiRooms:
     functions: Functions
     runners: Runners
     statuses: Statuses
+    queue: Queue
     metrics: Metrics
     clock: Clock
     ready: Callable[[], Problem | None]
@@ -43,10 +51,20 @@ class ApiRooms:
 
 def add_routes(app: Quart, rooms: ApiRooms) -> None:
     """Give `app` everything but the functions."""
+    _add_headers(app)
     _add_errors(app)
+    _add_document(app)
     _add_health(app, rooms)
     _add_directory(app, rooms)
     _add_invocations(app, rooms)
+
+
+def _add_headers(app: Quart) -> None:
+    @app.after_request
+    async def own_headers(response: Response) -> Response:
+        for name, value in OWN_HEADERS:
+            response.headers.setdefault(name.decode("ascii"), value.decode("ascii"))
+        return response
 
 
 def _add_errors(app: Quart) -> None:
@@ -72,6 +90,14 @@ def _add_errors(app: Quart) -> None:
     app.register_error_handler(Exception, failed)
 
 
+def _add_document(app: Quart) -> None:
+    text = orjson.dumps(document())
+
+    @app.get("/openapi.json")
+    async def openapi() -> Response:
+        return Response(text, content_type="application/json")
+
+
 def _add_health(app: Quart, rooms: ApiRooms) -> None:
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -90,11 +116,12 @@ def _add_health(app: Quart, rooms: ApiRooms) -> None:
 def _add_directory(app: Quart, rooms: ApiRooms) -> None:
     @app.get("/v1/functions")
     async def functions() -> Response:
-        return _json({"functions": [_function(rooms, name) for name in sorted(rooms.functions.by_name)]})
+        names = sorted(filter(_readable, rooms.functions.by_name))
+        return _json({"functions": [_function(rooms, name) for name in names]})
 
     @app.get("/v1/functions/<name>")
     async def function(name: str) -> Response:
-        if name not in rooms.functions.by_name:
+        if name not in rooms.functions.by_name or not _readable(name):
             detail = f"Nobody has announced a function {name[:128]!r}; GET /v1/functions lists them all."
             return _problem(Problem(code=Code.UNKNOWN_FUNCTION, detail=detail))
         return _json(_function(rooms, name))
@@ -123,6 +150,47 @@ def _add_invocations(app: Quart, rooms: ApiRooms) -> None:
         response.vary.add("Accept")
         return response
 
+    @app.delete("/v1/invocations/<invocation_id>")
+    async def cancel(invocation_id: str) -> Response:
+        try:
+            found = await _cancel(rooms, invocation_id)
+        except BrokerUnavailable as error:
+            found = Problem(code=Code.BROKER_UNAVAILABLE, detail=f"{error} {_CANCEL_AGAIN}")
+        return _problem(found) if isinstance(found, Problem) else _json(invocation_shape(found))
+
+
+async def _cancel(rooms: ApiRooms, invocation_id: str) -> Status | Problem:
+    """The invocation once it is cancelled. Raises `BrokerUnavailable`."""
+    if not is_invocation_id(invocation_id):
+        return _unknown_invocation()
+    if not _caller().may_for_all(Role.ADMIN):
+        status = await rooms.statuses.status(invocation_id, 0)
+        if status is None or not _readable(status.record.function):
+            return _unknown_invocation()
+        if not _caller().may(Role.ADMIN, status.record.function):
+            detail = "The API key of this request is not one that may cancel invocations of this function."
+            return Problem(code=Code.FORBIDDEN, detail=detail)
+    record = await rooms.queue.cancel(invocation_id)
+    if record is None:
+        return _unknown_invocation()
+    return Status(record=record) if record.state is State.CANCELLED else _already_ended(record)
+
+
+def _already_ended(record: Record) -> Problem:
+    how = "succeeded" if record.state is State.SUCCEEDED else "was set aside as dead"
+    detail = (
+        f"Invocation {record.id} {how} at {iso_time(record.finished_at)}; there is nothing left to cancel."
+    )
+    return Problem(code=Code.ALREADY_ENDED, detail=detail)
+
+
+def _unknown_invocation() -> Problem:
+    detail = (
+        "No background invocation with this id is known. Synchronous ones are not kept, "
+        "and background ones are forgotten some days after their end."
+    )
+    return Problem(code=Code.UNKNOWN_INVOCATION, detail=detail)
+
 
 async def _find(statuses: Statuses, invocation_id: str, wait: str) -> Status | Problem:
     """What is known of the invocation. Raises `BrokerUnavailable`."""
@@ -131,15 +199,26 @@ async def _find(statuses: Statuses, invocation_id: str, wait: str) -> Status | P
         detail = f"wait must be a number of seconds from 0 to {WAIT_MAX_S:g}."
         return Problem(code=Code.BAD_REQUEST, detail=detail)
     status = None
-    if is_invocation_id(invocation_id):
+    if is_invocation_id(invocation_id) and await _may_be_read(statuses, invocation_id):
         status = await statuses.status(invocation_id, wait_s)
-    if status is None:
-        detail = (
-            "No background invocation with this id is known. Synchronous ones are not kept, "
-            "and background ones are forgotten some days after their end."
-        )
-        return Problem(code=Code.UNKNOWN_INVOCATION, detail=detail)
-    return status
+    return _unknown_invocation() if status is None else status
+
+
+async def _may_be_read(statuses: Statuses, invocation_id: str) -> bool:
+    # Before any waiting: how long an answer takes must not tell that there is something to wait for.
+    if _caller().may_for_all(Role.READ):
+        return True
+    status = await statuses.status(invocation_id, 0)
+    return status is not None and _readable(status.record.function)
+
+
+def _readable(function: str) -> bool:
+    """Whether whoever asks may know of the function; what may not be known is as if it were not there."""
+    return _caller().may(Role.READ, function)
+
+
+def _caller() -> Caller:
+    return cast("Caller", cast("Scope", request.scope)[CALLER])  # the edge puts it there
 
 
 def _function(rooms: ApiRooms, name: str) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def invocation_shape(status: Status) -> dict[str, Any]:
         "runner": None,
         "attempts": [_attempt_shape(attempt) for attempt in record.attempts],
     }
-    if run is not None and record.state not in FINAL:
+    if run is not None and run.started_at is not None and record.state not in FINAL:
         shape |= {
             "state": State.RUNNING,
             "attempt": run.attempt,

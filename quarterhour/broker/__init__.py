@@ -11,10 +11,10 @@ import structlog
 from quarterhour.broker.port import Broker, BrokerOptions, Connect
 from quarterhour.errors import BrokerUnavailable, SettingsError
 
-__all__ = ["Broker", "BrokerOptions", "connect_for", "connect_patiently"]
+__all__ = ["PATIENCE_S", "Broker", "BrokerOptions", "connect_for", "connect_patiently"]
 
 GROUP = "quarterhour.brokers"
-PATIENCE_S = 60.0
+PATIENCE_S = 60.0  # with a broker that comes up later, or is slow at first
 AGAIN_S = 1.0
 
 log = structlog.get_logger()

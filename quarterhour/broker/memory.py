@@ -13,42 +13,35 @@ from typing import TypeVar
 
 import structlog
 
-from quarterhour.broker.memory_answer import MemoryAnswer
+from quarterhour.broker.memory_bodies import MemoryBodies
+from quarterhour.broker.memory_calls import MemoryCalls
 from quarterhour.broker.memory_store import (
     MESSAGE_BYTES_MAX,
     DeadLetter,
     Listener,
     Message,
     Store,
-    envelope_of,
     message_of,
 )
-from quarterhour.broker.names import function_token, invocation_token, runner_token
+from quarterhour.broker.names import function_token, invocation_token
 from quarterhour.broker.port import (
-    Answer,
     Beat,
     Broker,
     BrokerOptions,
     Cursor,
     Delivery,
     Depth,
+    Key,
     Run,
     Settlement,
     Status,
-    Stream,
 )
 from quarterhour.broker.unreadable import unreadable
-from quarterhour.errors import (
-    BrokerUnavailable,
-    EnvelopeError,
-    RunnerGone,
-    UnknownVersion,
-)
+from quarterhour.errors import BrokerUnavailable, EnvelopeError, UnknownVersion
 from quarterhour.function import Manifest
 from quarterhour.invocation import Invocation, decode_invocation
 from quarterhour.lifecycle import FINAL, State
-from quarterhour.record import Record, delayed, due, is_settled, waiting
-from quarterhour.reply import Refusal, Refused, Reply
+from quarterhour.record import Record, cancelled, delayed, due, is_settled, waiting
 
 __all__ = ["MemoryBroker", "Store", "connect", "store_of"]
 
@@ -62,7 +55,7 @@ BEATS_WAITING_MAX = 1000
 UNKNOWN_VERSION_DELAY_S = 30.0
 
 
-class MemoryBroker:
+class MemoryBroker(MemoryBodies, MemoryCalls):
     """One connection to a `Store`: the port, role by role."""
 
     def __init__(self, store: Store, options: BrokerOptions) -> None:
@@ -72,8 +65,8 @@ class MemoryBroker:
         self._options = options
         self._clock = options.clock
         self._closed = asyncio.Event()
-        self._serving: str | None = None
-        self._calls: set[asyncio.Future[Reply | Stream]] = set()
+        self._serving = None
+        self._calls = set()
 
     # Connection
 
@@ -99,10 +92,7 @@ class MemoryBroker:
     def close(self) -> None:
         """Leave the store."""
         self.store.listeners.discard(self.listener)
-        self._stop_serving()
-        for waiting_call in self._calls:
-            if not waiting_call.done():
-                waiting_call.set_exception(BrokerUnavailable("The connection was closed."))
+        self._end_calls()
         self._closed.set()
 
     def _ready(self) -> None:
@@ -110,58 +100,36 @@ class MemoryBroker:
             message = "The broker in memory is away."
             raise BrokerUnavailable(message)
 
-    # Calls
-
-    async def call(self, runner: str, invocation: Invocation) -> Reply | Stream:
-        """Have `runner` run `invocation`."""
-        self._ready()
-        envelope = envelope_of(invocation)
-        take = self.store.servers.get(runner_token(runner))
-        if take is None:
-            message = f"Nobody serves as runner {runner}."
-            raise RunnerGone(message)
-        reply: asyncio.Future[Reply | Stream] = asyncio.get_running_loop().create_future()
-
-        def deliver() -> None:
-            try:
-                call = decode_invocation(envelope)
-            except EnvelopeError:
-                reply.set_result(Refused(reason=Refusal.NOT_SERVED))
-            else:
-                take(call, envelope, MemoryAnswer(reply))
-
-        self._calls.add(reply)
-        asyncio.get_running_loop().call_soon(deliver)
-        try:
-            return await reply
-        finally:
-            self._calls.discard(reply)
-
-    async def serve(self, runner: str, take: Callable[[Invocation, bytes, Answer], None]) -> None:
-        """Receive calls for `runner`."""
-        self._ready()
-        self._serving = runner_token(runner)
-        self.store.servers[runner] = take
-
-    async def stop_serving(self) -> None:
-        """Receive no further calls."""
-        self._ready()
-        self._stop_serving()
-
-    def _stop_serving(self) -> None:
-        if self._serving is not None:
-            self.store.servers.pop(self._serving, None)
-            self._serving = None
-
     # Queue
 
-    async def enqueue(self, invocation: Invocation) -> None:
-        """Put an invocation on the queue, once for each id."""
+    async def enqueue(self, invocation: Invocation, key: Key | None = None) -> str:
+        """Put an invocation on the queue, once for each id and each key."""
         self._ready()
         message = message_of(invocation)
         now = self._clock.now()
+        if key is not None:
+            first = self.store.first_with(key, message.function, now)
+            if first is not None:
+                return first
+            self.store.remember(key, message, now)
         if self.store.accept(message, now) and message.due_at <= now:
             self.store.ring({invocation.function})
+        return invocation.id
+
+    async def cancel(self, invocation_id: str) -> Record | None:
+        """Store that it is cancelled, remove what is to come of it, and tell every connection."""
+        self._ready()
+        record, _ = self._known(invocation_id)
+        if record is not None and record.state not in FINAL:
+            now = self._clock.now()
+            record = self.store.compare_and_set(cancelled(record, now=now), self._options, now)
+            self._changed(invocation_id)
+        if record is not None and record.state is State.CANCELLED:
+            self.store.remove_all(invocation_id)
+            for listener in self.store.listeners:
+                if listener.stop is not None:
+                    listener.stop(invocation_id)
+        return record
 
     async def tend(self, functions: Collection[str]) -> Mapping[str, Depth]:
         """Ring for work that waits, and say how deep the queues are."""
@@ -325,12 +293,13 @@ class MemoryBroker:
             self.store.ring({message.function})
 
     async def who_runs(self, invocation_id: str) -> Run | None:
-        """Ask every connection's answer."""
+        """Ask every other connection's answer."""
         self._ready()
         invocation_token(invocation_id)
         for listener in self.store.listeners:
-            run = listener.find(invocation_id) if listener.find is not None else None
-            if run is not None:
+            if listener is self.listener or listener.find is None:
+                continue
+            if (run := listener.find(invocation_id)) is not None:
                 return run
         return None
 
@@ -338,6 +307,11 @@ class MemoryBroker:
         """Answer `who_runs` with `find`."""
         self._ready()
         self.listener.find = find
+
+    async def on_cancelled(self, stop: Callable[[str], None]) -> None:
+        """Call `stop` for each that is cancelled."""
+        self._ready()
+        self.listener.stop = stop
 
     # Records
 
@@ -359,20 +333,26 @@ class MemoryBroker:
     async def status(self, invocation_id: str) -> Status | None:
         """What is known of an invocation."""
         self._ready()
-        self.store.fire(self._clock.now())
-        record = self.store.record(invocation_token(invocation_id), self._clock.now())
-        if record is not None and record.state in FINAL:
-            return Status(record=record)
-        message = self.store.waiting_attempt(invocation_id)
-        if message is None and (later := self._delayed(invocation_id)) is not None:
-            return Status(record=delayed(later))
-        if message is not None:
-            invocation = decode_invocation(message.envelope)
-            record = due(record, invocation) if record is not None else waiting(invocation)
+        record, message = self._known(invocation_id)
         if record is None:
             return None
         run = await self.who_runs(invocation_id) if message is not None else None
         return Status(record=record, run=run)
+
+    def _known(self, invocation_id: str) -> tuple[Record | None, Message | None]:
+        """The record as it is now, stored or not, and the attempt on a queue that it tells of."""
+        now = self._clock.now()
+        self.store.fire(now)
+        record = self.store.record(invocation_token(invocation_id), now)
+        if record is not None and record.state in FINAL:
+            return record, None
+        message = self.store.waiting_attempt(invocation_id)
+        if message is None and (later := self._delayed(invocation_id)) is not None:
+            return delayed(later), None
+        if message is not None:
+            invocation = decode_invocation(message.envelope)
+            record = due(record, invocation) if record is not None else waiting(invocation)
+        return record, message
 
     def _delayed(self, invocation_id: str) -> Invocation | None:
         message = self.store.later.get(invocation_id)

@@ -8,9 +8,10 @@ import heapq
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+from quarterhour.body import BodyKind
 from quarterhour.broker.names import function_token, invocation_token
-from quarterhour.broker.port import Answer, Beat, BrokerOptions, Cursor, Depth, Run
-from quarterhour.errors import Conflict, TooLarge
+from quarterhour.broker.port import KEY_KEPT_S, Answer, Beat, BrokerOptions, Cursor, Depth, Key, Run
+from quarterhour.errors import Conflict, KeyReused, TooLarge
 from quarterhour.function import Manifest
 from quarterhour.invocation import Invocation, encode_invocation
 from quarterhour.lifecycle import FINAL, State
@@ -98,6 +99,15 @@ class DeadLetter:
     expires_at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownKey:
+    """An idempotency key: whose it is, what was asked for, and when (Unix s) it is forgotten."""
+
+    id: str
+    fingerprint: str
+    expires_at: float
+
+
 class Store:
     """What connections share. `away = True` makes every connection fail like a broker that is gone."""
 
@@ -109,6 +119,7 @@ class Store:
         self.placed: dict[str, set[str]] = {}
         self.cursors: dict[str, Cursor] = {}
         self.records: dict[str, Stored] = {}
+        self.bodies: dict[tuple[BodyKind, str], list[bytes]] = {}
         self.dead_letters: dict[str, DeadLetter] = {}
         self.concurrency: dict[str, int | None] = {}
         self.manifests: dict[str, Manifest] = {}
@@ -116,6 +127,7 @@ class Store:
         self.listeners: set[Listener] = set()
         self._schedule: list[tuple[float, str, int]] = []
         self._accepted: dict[str, float] = {}
+        self._keys: dict[tuple[str, str], KnownKey] = {}
         self._revision = 0
 
     def accept(self, message: Message, now: float) -> bool:
@@ -129,6 +141,24 @@ class Store:
         self._accepted[message.id] = now
         self.schedule(message, now)
         return True
+
+    def first_with(self, key: Key, function: str, now: float) -> str | None:
+        """The id of the invocation that came with this key first, if one did. Raises `KeyReused`."""
+        for name, known in list(self._keys.items()):  # the oldest first
+            if known.expires_at > now:
+                break
+            del self._keys[name]
+        first = self._keys.get((function, key.text))
+        if first is not None and first.fingerprint != key.fingerprint:
+            message = f"The idempotency key belongs to another request, that of invocation {first.id}."
+            raise KeyReused(message)
+        return None if first is None else first.id
+
+    def remember(self, key: Key, message: Message, now: float) -> None:
+        """The key of an attempt that is accepted now."""
+        self._keys[message.function, key.text] = KnownKey(
+            id=message.id, fingerprint=key.fingerprint, expires_at=now + KEY_KEPT_S
+        )
 
     def put(self, message: Message) -> None:
         """Put an attempt on its function's queue."""
@@ -194,6 +224,12 @@ class Store:
         """Take an attempt off its queue for good."""
         self.queues.get(message.function, {}).pop((message.id, message.attempt), None)
 
+    def remove_all(self, invocation_id: str) -> None:
+        """Remove every attempt of an invocation, be it on its queue or to come."""
+        self.later.pop(invocation_id, None)
+        while (message := self.waiting_attempt(invocation_id)) is not None:
+            self.remove(message)
+
     def waiting_attempt(self, invocation_id: str) -> Message | None:
         """The latest attempt of an invocation that is on a queue, leased or not."""
         found = [
@@ -203,6 +239,12 @@ class Store:
             if message.id == invocation_id
         ]
         return max(found, key=lambda message: message.attempt, default=None)
+
+    def needs_body(self, invocation_id: str, now: float) -> bool:
+        """Whether an attempt waits, now or for later, or a dead letter may be put back."""
+        letter = self.dead_letters.get(invocation_id)
+        dead = letter is not None and letter.expires_at > now
+        return dead or invocation_id in self.later or self.waiting_attempt(invocation_id) is not None
 
     def record(self, invocation_id: str, now: float) -> Record | None:
         """What is stored about an invocation."""
@@ -253,13 +295,14 @@ def _kept_s(record: Record, options: BrokerOptions) -> float:
 
 @dataclass(slots=True, eq=False)
 class Listener:
-    """What one connection hears: bells, beats, changes of functions and of records."""
+    """What one connection hears: bells, beats, cancels, changes of functions and of records."""
 
     bells: set[asyncio.Queue[frozenset[str]]] = field(default_factory=set)
     beats: set[asyncio.Queue[Beat]] = field(default_factory=set)
     functions: asyncio.Event = field(default_factory=asyncio.Event)
     records: dict[str, set[asyncio.Event]] = field(default_factory=dict)
     find: Callable[[str], Run | None] | None = None
+    stop: Callable[[str], None] | None = None
     roll_call: Callable[[], Awaitable[None]] | None = None
 
     def ring(self, names: Collection[str]) -> None:

@@ -7,7 +7,7 @@ clients send was checked at the gateway's edge.
 from quarterhour.function import is_function_name
 from quarterhour.ids import is_invocation_id
 
-__all__ = ["function_token", "invocation_token", "runner_token"]
+__all__ = ["function_token", "invocation_token", "process_token", "runner_token"]
 
 
 def function_token(name: str) -> str:
@@ -22,6 +22,14 @@ def runner_token(name: str) -> str:
     """`name`, if it may name a runner; the same rule as for functions."""
     if not is_function_name(name):
         message = f"{name!r} cannot name a runner: it takes 1 to 128 of A-Z a-z 0-9 _ -."
+        raise ValueError(message)
+    return name
+
+
+def process_token(name: str) -> str:
+    """`name`, if it may name a kind of process; the same rule as for functions."""
+    if not is_function_name(name):
+        message = f"{name!r} cannot name a process: it takes 1 to 128 of A-Z a-z 0-9 _ -."
         raise ValueError(message)
     return name
 

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from quarterhour.body import BodyKind, Claim
 from quarterhour.clock import Clock, SystemClock
 from quarterhour.function import Manifest, Mode
 from quarterhour.invocation import Invocation
@@ -21,8 +22,10 @@ from quarterhour.reply import Reply
 
 __all__ = [
     "ANSWER_S",
+    "KEY_KEPT_S",
     "Answer",
     "Beat",
+    "Bodies",
     "Broker",
     "BrokerOptions",
     "Calls",
@@ -32,6 +35,7 @@ __all__ = [
     "Delivery",
     "Depth",
     "Directory",
+    "Key",
     "Queue",
     "Records",
     "Run",
@@ -43,6 +47,7 @@ __all__ = [
 ]
 
 ANSWER_S = 4.0  # the broker answers within this, or is away; a client then has its 503 within 5 s
+KEY_KEPT_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +70,10 @@ class Delivery:
 
     `number` counts the deliveries of this attempt (1 is the first). `leased_until` (seconds of
     `Clock.boot`) is the moment up to which nobody else is handed the invocation; a renewal extends
-    it. `doubtful`: the broker may have forgotten earlier deliveries (it was away a moment ago), so
-    ask who runs it before starting. `envelope` is the invocation as it came, for the worker;
-    `token` is the adapter's own.
+    it. `doubtful`: the broker may have forgotten earlier deliveries and what became of them (it may have
+    been away since the invocation was stored), so ask who runs it before starting, and read the record.
+    `recovering`: that was a moment ago, so that whoever runs it may not be able to say so yet.
+    `envelope` is the invocation as it came, for the worker; `token` is the adapter's own.
     """
 
     invocation: Invocation
@@ -75,16 +81,19 @@ class Delivery:
     number: int
     leased_until: float
     doubtful: bool
+    recovering: bool = False
     token: object
 
     @property
     def is_new(self) -> bool:
         """Whether nobody can have written a record yet, so that there is none to look at.
 
-        The firing of a schedule may come again as a first delivery: it was placed twice, or fired twice.
+        What the broker keeps for later, a delayed invocation or the firing of a schedule, may come again
+        as a first delivery: it was placed twice, or fired twice.
         """
-        first = self.number == 1 and self.invocation.attempt == 1 and not self.doubtful
-        return first and self.invocation.mode is not Mode.SCHEDULED
+        invocation = self.invocation
+        first = self.number == 1 and invocation.attempt == 1 and not self.doubtful
+        return first and invocation.mode is not Mode.SCHEDULED and invocation.due_at <= invocation.accepted_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +123,23 @@ class Depth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """What makes a request known when it comes again, for `KEY_KEPT_S`.
+
+    `text` is the client's, for this function alone; `fingerprint` stands for all that was asked for.
+    """
+
+    text: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """An attempt that runs now."""
+    """An attempt that a runner has in its hands; `started_at` is None until its handler is started."""
 
     runner: str
     attempt: int
-    started_at: float
+    started_at: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +185,7 @@ class Connection(Protocol):
 
     @property
     def body_bytes_max(self) -> int:
-        """The largest body of a request or a response that fits into one message."""
+        """The largest body that fits into one message; a larger one needs `Bodies`."""
         ...
 
     @property
@@ -235,14 +255,57 @@ class Stream:
     close: Callable[[], Awaitable[None]]
 
 
+class Bodies(Protocol):
+    """Large bodies: stored piece by piece, read piece by piece, and never held whole."""
+
+    async def keep_body(
+        self, kind: BodyKind, invocation_id: str, chunks: AsyncIterator[bytes], *, keep_s: float
+    ) -> Claim:
+        """Return once all of `chunks` are safely stored, as safely as an accepted invocation.
+
+        After `keep_s` the body ends by itself (one of `BodyKind.WORK` also outlives any dead letter): that is
+        for what nobody removes. What `chunks` raises is raised here, and nothing of the body is left then.
+        """
+        ...
+
+    def read_body(self, claim: Claim) -> AsyncIterator[bytes]:
+        """The body, in pieces of at most 128 KiB. Raises `BodyLost`, at the latest at its end."""
+        ...
+
+    async def remove_body(self, claim: Claim) -> None:
+        """Remove the body, if it is still there."""
+        ...
+
+    async def sweep_bodies(self, *, before: float, count_max: int) -> int:
+        """Remove bodies of work that nobody refers to: no attempt that waits or runs, and no dead letter.
+
+        Looks at no more than `count_max` of those whose ids were made `before` (Unix s), each time at the
+        next ones. Returns how many were removed.
+        """
+        ...
+
+
 class Queue(Protocol):
     """The background queue as gateways use it."""
 
-    async def enqueue(self, invocation: Invocation) -> None:
+    async def enqueue(self, invocation: Invocation, key: Key | None = None) -> str:
         """Return once the invocation is safely stored (fsynced, as far as the broker does that).
 
-        One whose `due_at` is still to come is put on its queue then, by the broker itself.
-        Repeats with the same id store it once. Raises `TooLarge`.
+        One whose `due_at` is still to come is put on its queue then, by the broker itself. Repeats with
+        the same id store it once. With a `key` that is known already nothing is stored; the key and the
+        invocation are stored in one step. Returns the id of the invocation that is stored: this one's,
+        or that of the first with this key. Raises `TooLarge`; `KeyReused` if that was another request.
+        """
+        ...
+
+    async def cancel(self, invocation_id: str) -> Record | None:
+        """See to it that an invocation does not run, or not on; gives its record as it is stored then.
+
+        It is stored that it is cancelled, over whatever is known of it, so that no attempt of it is begun or
+        settled any more; then what is to come of it is removed, and runners are told. Whoever is handed
+        it after that finds its record (`Delivery.is_new` is false, if it is delivered at all). Nothing is
+        changed of one that has ended otherwise; one that is cancelled already is removed and told of once
+        more, since an earlier try may have ended half-way. None: there is no such background invocation.
         """
         ...
 
@@ -304,7 +367,10 @@ class Work(Protocol):
         ...
 
     async def renew(self, delivery: Delivery) -> float:
-        """Extend the lease. Returns the new `leased_until`, counted from the sending of the request."""
+        """Extend the lease. Returns the new `leased_until`, counted from the sending of the request.
+
+        A lease that has ended before the answer came stays ended: it may be somebody else's by now.
+        """
         ...
 
     async def settle(self, settlement: Settlement) -> None:
@@ -323,11 +389,15 @@ class Work(Protocol):
         ...
 
     async def who_runs(self, invocation_id: str) -> Run | None:
-        """Ask every runner whether it runs the invocation now."""
+        """Ask every other process whether it has the invocation in its hands now, under a lease."""
         ...
 
     async def answer_who_runs(self, find: Callable[[str], Run | None]) -> None:
         """Answer other processes' `who_runs` with `find(invocation_id)` from now on."""
+        ...
+
+    async def on_cancelled(self, stop: Callable[[str], None]) -> None:
+        """Call `stop(invocation_id)` whenever one is cancelled; who is cut off meanwhile is not told."""
         ...
 
 
@@ -386,7 +456,7 @@ class Directory(Protocol):
         ...
 
 
-class Broker(Connection, Calls, Queue, Schedules, Work, Records, Directory, Protocol):
+class Broker(Connection, Calls, Bodies, Queue, Schedules, Work, Records, Directory, Protocol):
     """Everything together; what `connect` of an adapter gives."""
 
 

@@ -1,6 +1,6 @@
 """A gateway's API as the command line uses it; what goes wrong becomes one sentence."""
 
-import ipaddress
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,9 +9,14 @@ from urllib.parse import urlsplit
 import click
 import httpx
 
-__all__ = ["DEFAULT_URL", "Gateway", "open_gateway", "trusts_proxies"]
+from quarterhour.function import default_route
+from quarterhour.keys import PREFIX
+from quarterhour.listener import is_loopback
+
+__all__ = ["API_KEY", "DEFAULT_URL", "Gateway", "open_gateway", "trusts_proxies"]
 
 DEFAULT_URL = "http://127.0.0.1:8888"
+API_KEY = "QUARTERHOUR_API_KEY"  # the variable with the key that is sent along
 CONNECT_S = 5.0
 ANSWER_S = 30.0
 RUN_S = 3700.0  # no synchronous function may run for longer than an hour
@@ -36,6 +41,10 @@ class Gateway:
         if response.status_code == httpx.codes.NOT_FOUND:
             text = f"There is no function {name}; `quarterhour list` shows which there are."
             raise click.ClickException(text)
+        if (
+            response.status_code == httpx.codes.FORBIDDEN
+        ):  # a key that may invoke need not be one that may read
+            return {"name": name, "methods": [], "paths": [default_route(name)]}
         return self._json(response, "paths")
 
     def invoke(self, method: str, path: str, body: bytes | None, content_type: str | None) -> httpx.Response:
@@ -48,6 +57,13 @@ class Gateway:
         query = {"wait": str(WAIT_S)} if wait else {}
         read_s = ANSWER_S + (WAIT_S if wait else 0)
         response = self._send("GET", f"/v1/invocations/{identity}", params=query, read_s=read_s)
+        return self._invocation(response, identity)
+
+    def cancel(self, identity: str) -> dict[str, Any]:
+        """A background invocation, cancelled."""
+        return self._invocation(self._send("DELETE", f"/v1/invocations/{identity}"), identity)
+
+    def _invocation(self, response: httpx.Response, identity: str) -> dict[str, Any]:
         if response.status_code == httpx.codes.NOT_FOUND:
             text = (
                 f"No background invocation {identity} is known; synchronous ones are not kept, "
@@ -94,17 +110,27 @@ def open_gateway(url: str) -> Iterator[Gateway]:
     if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
         text = f"--url is {url!r}, but must be an address such as {DEFAULT_URL}."
         raise click.ClickException(text)
-    with httpx.Client(base_url=url.rstrip("/"), trust_env=trusts_proxies(url)) as client:
+    # The environment's SSL_CERT_FILE holds for this machine too, where its proxies do not.
+    verify = httpx.create_ssl_context() if url.startswith("https:") else True
+    with httpx.Client(
+        base_url=url.rstrip("/"), headers=_credentials(), verify=verify, trust_env=trusts_proxies(url)
+    ) as client:
         yield Gateway(client)
 
 
 def trusts_proxies(url: str) -> bool:
     """Whether the environment's proxies are for this URL: not for this machine itself."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
+    return not is_loopback(urlsplit(url).hostname or "")
+
+
+def _credentials() -> dict[str, str]:
+    key = os.environ.get(API_KEY, "").strip()
+    if not key:
+        return {}
+    if not key.startswith(PREFIX) or not key.isascii() or not key.isprintable():
+        text = f"{API_KEY} is no API key: they begin with {PREFIX}, and `quarterhour key new` makes them."
+        raise click.ClickException(text)
+    return {"authorization": f"Bearer {key}"}
 
 
 def _detail(response: httpx.Response) -> str:

@@ -1,4 +1,4 @@
-"""`quarterhour list`, `invoke` and `status`: looking at a gateway's functions, and calling them."""
+"""`quarterhour list`, `invoke`, `status` and `cancel`: a gateway's functions, and calls of them."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from quarterhour.ids import is_invocation_id
 from quarterhour.lifecycle import FINAL, State
 from quarterhour.route import compiled
 
-__all__ = ["invoke", "list_functions", "status"]
+__all__ = ["cancel", "invoke", "list_functions", "status"]
 
 _EXAMPLES = """\b
 Examples:
@@ -87,12 +87,33 @@ def status(identity: str, url: str, *, wait: bool, as_json: bool) -> None:
     ID is what its 202 said in the header x-nf-request-id. The exit status is 1 if it was set aside as
     a dead letter or cancelled.
     """
-    if not is_invocation_id(identity):
-        text = f"{identity!r} is no id of an invocation, such as the header x-nf-request-id of a 202."
-        raise click.ClickException(text)
+    _check_id(identity)
     with open_gateway(url) as gateway:
         invocation = _follow(gateway, identity) if wait else gateway.invocation(identity, wait=False)
     _show(invocation, _described, as_json=as_json)
+
+
+@click.command()
+@click.argument("identity", metavar="ID")
+@_url
+@_json
+def cancel(identity: str, url: str, *, as_json: bool) -> None:
+    """Cancel a background invocation, waiting or running.
+
+    ID is what its 202 said in the header x-nf-request-id. What runs of it is ended at once. The exit
+    status is 1 if it had ended before.
+    """
+    _check_id(identity)
+    with open_gateway(url) as gateway:
+        invocation = gateway.cancel(identity)
+    sentence = f"Cancelled {identity} of {invocation['function']}."
+    click.echo(json.dumps(invocation, indent=2) if as_json else sentence)
+
+
+def _check_id(identity: str) -> None:
+    if not is_invocation_id(identity):
+        text = f"{identity!r} is no id of an invocation, such as the header x-nf-request-id of a 202."
+        raise click.ClickException(text)
 
 
 def _target(function: Mapping[str, Any], path: str | None) -> str:

@@ -16,6 +16,8 @@ COMMANDS = {
     "list": "quarterhour.cli.functions:list_functions",
     "invoke": "quarterhour.cli.functions:invoke",
     "status": "quarterhour.cli.functions:status",
+    "cancel": "quarterhour.cli.functions:cancel",
+    "key": "quarterhour.cli.key:key",
     "gateway": "quarterhour.cli.start:gateway",
     "runner": "quarterhour.cli.start:runner",
 }

@@ -1,8 +1,9 @@
 """The embedded NATS server: the one that `up` starts when it is given no broker.
 
-It listens on a free loopback port, takes a generated password and writes every accepted message to
-the disk before it says so. This module writes its configuration and says how to start it; it never
-starts it.
+It listens on a free loopback port, nowhere else, takes a generated password for each role, and writes
+every accepted message to the disk before it says so. It knows only hashes of the passwords: neither
+its configuration nor its environment nor a command line holds what lets anybody in. This module
+writes its configuration and says how to start it; it never starts it.
 """
 
 import asyncio
@@ -12,23 +13,25 @@ import secrets
 import shutil
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import bcrypt
+
+from quarterhour.broker.nats.permissions import ROLES, Role, permissions, variable
 from quarterhour.cli import die_with_parent
 from quarterhour.cli.children import Program
 
 __all__ = ["NatsServer", "find_nats_server", "listens", "prepare", "program"]
 
-PASSWORD_VARIABLE = "QUARTERHOUR_NATS_PASSWORD"  # noqa: S105 - its name, not its value
-PAYLOAD_BYTES_MIN = 8 * 1024 * 1024
-HEADER_BYTES_MAX = 2 * 1024 * 1024  # what goes along with a body in one message
+HASH_ROUNDS = 4  # the fewest: nobody guesses 192 random bits, and each connection waits for its check
+PAYLOAD_BYTES_MAX = 8 * 1024 * 1024  # room for records with the logs of many attempts; bodies need none of it
 LOG_BYTES_MAX = 10 * 1024 * 1024
 LINE_BYTES_MAX = 64 * 1024
 TAIL_BYTES = 4096
 GREETING_S = 1.0
 SERVER_NAME = "quarterhour-up"
-USER = "quarterhour"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +42,11 @@ class NatsServer:
     config: Path
     log: Path
     port: int
-    password: str
+    passwords: Mapping[Role, str]
 
-    @property
-    def url(self) -> str:
-        """Where it listens, with the password: never show it, never put it on a command line."""
-        return f"nats://{USER}:{self.password}@127.0.0.1:{self.port}?sync_interval=always"
+    def url(self, role: Role) -> str:
+        """Where it listens, with a password: never show it, never put it on a command line."""
+        return f"nats://{role}:{self.passwords[role]}@127.0.0.1:{self.port}?sync_interval=always"
 
     def last_words(self) -> str | None:
         """The last error in its log, if it left one."""
@@ -67,10 +69,10 @@ def find_nats_server() -> Path | None:
     return None if found is None else Path(found)
 
 
-def prepare(binary: Path, data_dir: Path, *, body_bytes_max: int) -> NatsServer:
+def prepare(binary: Path, data_dir: Path, *, namespace: str) -> NatsServer:
     """Write the configuration into `data_dir`; the data of an earlier server there is used again.
 
-    `body_bytes_max`: the largest body that has to fit into a message. Raises `OSError`.
+    `namespace`: the one that gateways and runners are let into. Raises `OSError`, `SettingsError`.
     """
     folder = data_dir / "nats"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -79,14 +81,13 @@ def prepare(binary: Path, data_dir: Path, *, body_bytes_max: int) -> NatsServer:
         config=folder / "nats-server.conf",
         log=folder / "nats-server.log",
         port=_free_port(),
-        # A letter first: the server would take a password of digits for a number.
-        password="p" + secrets.token_hex(24),
+        passwords={role: secrets.token_hex(24) for role in ROLES},
     )
     server.log.unlink(missing_ok=True)
     server.config.unlink(missing_ok=True)
     descriptor = os.open(server.config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(_configuration(server, folder, body_bytes_max))
+        file.write(_configuration(server, folder, namespace))
     return server
 
 
@@ -96,7 +97,6 @@ def program(server: NatsServer, lifeline: int) -> Program:
     return Program(
         name="nats-server",
         arguments=(*shim, str(server.binary), "-c", str(server.config)),
-        environment={PASSWORD_VARIABLE: server.password},
         last_words=server.last_words,
     )
 
@@ -117,13 +117,19 @@ async def listens(server: NatsServer) -> bool:
         writer.close()
 
 
-def _configuration(server: NatsServer, folder: Path, body_bytes_max: int) -> str:
+def _configuration(server: NatsServer, folder: Path, namespace: str) -> str:
     return f"""\
 # Written by `quarterhour up` at each start.
 server_name: {SERVER_NAME}
 listen: "127.0.0.1:{server.port}"
-max_payload: {max(PAYLOAD_BYTES_MIN, body_bytes_max + HEADER_BYTES_MAX)}
-authorization {{ user: {USER}, password: ${PASSWORD_VARIABLE} }}
+max_payload: {PAYLOAD_BYTES_MAX}
+
+{_permissions(namespace)}
+authorization: {{
+  users: [
+{_users(server)}
+  ]
+}}
 jetstream {{
   store_dir: {_quoted(folder)}
   sync_interval: always  # accepted means on disk
@@ -132,6 +138,21 @@ log_file: {_quoted(server.log)}
 logfile_size_limit: {LOG_BYTES_MAX}
 logfile_max_num: 2
 """
+
+
+def _users(server: NatsServer) -> str:
+    return "\n".join(
+        f"    {{ user: {role}, password: {json.dumps(_hash(password))}, permissions: ${variable(role)} }}"
+        for role, password in server.passwords.items()
+    )
+
+
+def _hash(password: str) -> str:
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(HASH_ROUNDS)).decode()
+
+
+def _permissions(namespace: str) -> str:
+    return "\n".join(permissions(role, namespace, cluster=False) for role in ROLES)
 
 
 def _quoted(path: Path) -> str:

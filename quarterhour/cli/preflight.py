@@ -3,14 +3,21 @@
 import errno
 import fcntl
 import os
+import random
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import click
 
 __all__ = ["check_functions", "claim", "free_address"]
+
+# Below those that systems take for connections to others: until the gateway listens, one of these could be
+# taken for that, and so could it be while a gateway is started again.
+QUIET_PORTS = range(20_000, 32_000)
+TRIES_MAX = 50
 
 
 def check_functions(folder: Path) -> None:
@@ -24,13 +31,13 @@ def check_functions(folder: Path) -> None:
 
 
 @contextmanager
-def claim(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory for this process alone; it is made if it is not there.
+def claim(data_dir: Path, *, mode: int = 0o700) -> Iterator[None]:
+    """Hold the data directory for this process alone; it is made, with `mode`, if it is not there.
 
     The lock goes with the process, however that ends.
     """
     try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data_dir.mkdir(mode=mode, parents=True, exist_ok=True)
         descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         _make_sure_of_writing(data_dir)
     except OSError as error:
@@ -49,17 +56,24 @@ def claim(data_dir: Path) -> Iterator[None]:
 
 def free_address(host: str, port: int) -> int:
     """The port, once it is known that a server can listen there; a free one for port 0."""
+    *others, last = [port] if port else random.sample(QUIET_PORTS, TRIES_MAX)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
+        for one in others:
+            with suppress(OSError), socket.socket(family, kind, protocol) as probe:
+                return _bound(probe, address, one)
         with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            chosen: int = probe.getsockname()[1]
-            return chosen
+            return _bound(probe, address, last)
     except OSError as error:
-        raise click.ClickException(_refusal(host, port, error)) from None
+        raise click.ClickException(_refusal(host, last, error)) from None
+
+
+def _bound(probe: socket.socket, address: tuple[Any, ...], port: int) -> int:
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind((address[0], port, *address[2:]))
+    return port
 
 
 def _make_sure_of_writing(folder: Path) -> None:

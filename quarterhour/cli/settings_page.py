@@ -73,6 +73,7 @@ They talk to a gateway.
 | flag | variable | default | meaning |
 |---|---|---|---|
 | `--url` | `QUARTERHOUR_URL` | `http://127.0.0.1:8888` | The gateway. |
+|  | `QUARTERHOUR_API_KEY` | none | The API key that is sent along; no flag, since others can see those. |
 
 `quarterhour new` has `--functions`, and writes into the folder that `quarterhour up` would serve.
 """

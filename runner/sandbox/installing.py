@@ -110,7 +110,7 @@ def kept(place: Path, listing: Path, make: Callable[[Installation], None]) -> Pa
     Raises `InstallError`.
     """
     try:
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         lock = _open_lock(place)
     except OSError as error:
         raise failure(error) from None

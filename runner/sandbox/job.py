@@ -1,19 +1,21 @@
 """What the sandbox is given and what it gives back."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from quarterhour.body import Claim
 from quarterhour.errors import QuarterhourError
 from quarterhour.function import Mode
 from quarterhour.outcome import Outcome, Response
 from runner.sandbox.runtime import Launch
 
-__all__ = ["AttemptLost", "Code", "Finished", "Job", "LogLine", "LossReason", "Program", "Sink"]
+__all__ = ["AttemptLost", "Code", "Finished", "Job", "LogLine", "LossReason", "Program", "Rest", "Sink"]
 
 FORKED = Launch()  # from the sandbox's own guard
 
-LossReason = Literal["lease", "guard", "stopped"]
+LossReason = Literal["lease", "guard", "stopped", "body", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,14 @@ class Code:
         return Program(launch=self.launch, memory_mib=self.memory_mib, environment=self.environment)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """The large body that belongs behind an envelope. `read` raises `BodyLost`, `BrokerUnavailable`."""
+
+    size_bytes: int
+    read: Callable[[], AsyncIterator[bytes]]
+
+
 class Sink(Protocol):
     """Where a response goes that comes bit by bit."""
 
@@ -66,8 +76,9 @@ class Sink(Protocol):
 class Job:
     """One attempt to be made.
 
-    `sink`: where a response goes that comes bit by bit; None if nobody waits for one. `limit_s` counts
-    from the moment in which a worker gets it; `leased_until` is a moment of the boot clock, None for a
+    `rest`: what the worker is sent behind the envelope. `sink`: where a response goes that comes bit by bit;
+    None if nobody waits for one; `keep`: where the body of a large one goes. `limit_s` counts from the
+    moment in which a worker gets the job; `leased_until` is a moment of the boot clock, None for a
     synchronous call, which has no lease.
     """
 
@@ -78,7 +89,9 @@ class Job:
     envelope: bytes
     limit_s: float
     leased_until: float | None
+    rest: Rest | None = None
     sink: Sink | None = None
+    keep: Callable[[AsyncIterator[bytes]], Awaitable[Claim]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +120,6 @@ class AttemptLost(QuarterhourError):  # noqa: N818 - nobody's error
     code = "attempt_lost"
 
     def __init__(self, *, reason: LossReason) -> None:
-        """`reason`: its lease ended, its guard died, or it was stopped."""
+        """`reason`: its lease ended, its guard died, it was stopped, its body is lost, it was cancelled."""
         super().__init__(f"The attempt was ended without an outcome ({reason}).")
         self.reason = reason

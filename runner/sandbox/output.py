@@ -14,6 +14,8 @@ READ_BYTES = 16384  # so much at a time: a flood must leave the runner's loop ti
 DRAIN_READS_MAX = 16  # a pipe holds 64 KiB
 LINE_BYTES_MAX = 16384
 LINES_SHOWN_MAX = 10_000  # of one attempt; the tail is kept all the same
+SHOWN_BYTES_MAX = 4 * 1024 * 1024
+TAIL_BYTES_MAX = LOGS_BYTES_MAX - 64  # there is room for a line that says what is missing
 
 OnLine = Callable[[str, str], None]
 
@@ -26,8 +28,10 @@ class Output:
         self._rests: dict[int, bytes] = {output: b"", errors: b""}
         self._on_line: OnLine | None = None
         self._shown = 0
+        self._shown_bytes = 0
         self._tail: deque[str] = deque()
         self._tail_bytes = 0
+        self._not_kept = 0
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
         for pipe in self._pipes:
@@ -38,7 +42,7 @@ class Output:
     def begin(self, on_line: OnLine) -> None:
         """An attempt starts: what comes from now on is its own; what came while nothing ran is nobody's."""
         self._on_line = on_line
-        self._shown = 0
+        self._shown = self._shown_bytes = 0
         if self._tail or any(self._rests.values()):
             self._forget()
             self._rests = dict.fromkeys(self._pipes, b"")
@@ -49,7 +53,8 @@ class Output:
         self._on_line = None
         if not self._tail:
             return ""
-        text = "".join(self._tail)
+        missing = f"({self._not_kept} earlier lines are not kept)\n" if self._not_kept else ""
+        text = missing + "".join(self._tail)
         self._forget()
         return text
 
@@ -76,6 +81,7 @@ class Output:
     def _forget(self) -> None:
         self._tail.clear()
         self._tail_bytes = 0
+        self._not_kept = 0
 
     def _read(self, pipe: int) -> bool:
         """Read once; whether there may be more."""
@@ -112,16 +118,22 @@ class Output:
     def _keep(self, text: str) -> None:
         self._tail.append(text)
         self._tail_bytes += _size_bytes(text)
-        while self._tail_bytes > LOGS_BYTES_MAX:
+        while self._tail_bytes > TAIL_BYTES_MAX:
             self._tail_bytes -= _size_bytes(self._tail.popleft())
+            self._not_kept += 1
 
     def _show(self, stream: str, text: str) -> None:
-        self._shown += 1
-        if self._on_line is None or self._shown > LINES_SHOWN_MAX:
+        if self._on_line is None or self._is_full:
             return
+        self._shown += 1
+        self._shown_bytes += _size_bytes(text)
         self._on_line(stream, text)
-        if self._shown == LINES_SHOWN_MAX:
-            self._on_line(stream, f"(more than {LINES_SHOWN_MAX} lines: the rest is not shown)")
+        if self._is_full:
+            self._on_line(stream, f"(after {self._shown} lines: the rest is not shown)")
+
+    @property
+    def _is_full(self) -> bool:
+        return self._shown >= LINES_SHOWN_MAX or self._shown_bytes >= SHOWN_BYTES_MAX
 
 
 def _end_of_piece(line: bytes) -> int:

@@ -15,8 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from quarterhour.body import INLINE_BYTES_MAX
 from quarterhour.clock import Clock
 from quarterhour.errors import SettingsError
+from quarterhour.users import MORE_WORKERS, Users
 from runner.sandbox.attempt import Attempt
 from runner.sandbox.guard import Exit, GuardGone
 from runner.sandbox.guards import Guards
@@ -27,20 +29,25 @@ from runner.sandbox.worker import WorkerProcess
 __all__ = ["Attempt", "Sandbox", "SandboxSettings"]
 
 GUARDS_TRIED_MAX = 2
-MORE_ROWS = 64  # spare workers, and those that are being killed
 SPARES_MAX = 2
 SPARE_AFTER_S = 0.2  # the function that took the last one has the processors first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
-    """What the sandbox is told. `environment` is what every worker sees; sizes are bytes, times seconds."""
+    """What the sandbox is told. `environment` is what every worker sees; sizes are bytes, times seconds.
+
+    `users`: whom workers run as; None: as this process does.
+    A result of more than `held_bytes_max` is never held whole.
+    """
 
     workers_max: int
     python: Path
     environment: Mapping[str, str]
     response_bytes_max: int
+    held_bytes_max: int = INLINE_BYTES_MAX
     stream_bytes_max: int = 20 * 1024 * 1024
+    users: Users | None = None
     idle_s: float = 300.0
 
 
@@ -54,7 +61,8 @@ class Sandbox:
         self.clock = clock
         self.on_line = on_line
         self.stream_bytes_max = settings.stream_bytes_max
-        self.table = Table(settings.workers_max + MORE_ROWS)
+        self.table = Table(settings.workers_max + MORE_WORKERS)
+        self.landlock = 0  # the version of it that workers are kept in, once it is known
         self._guards = Guards(self.table, clock=clock)
         self._workers: dict[int, WorkerProcess] = {}
         self._retiring: set[int] = set()
@@ -67,13 +75,14 @@ class Sandbox:
 
     async def __aenter__(self) -> Self:
         try:
-            await self._guards.running(self.settings.python)
+            guard = await self._guards.running(self.settings.python)
         except GuardGone:
             message = (
                 f"{self.settings.python} cannot run functions: its guard did not start; see the lines above. "
                 "Name another Python, 3.11 or newer, with --function-python."
             )
             raise SettingsError(message) from None
+        self.landlock = guard.landlock
         await self._tasks.__aenter__()
         self._sweep()
         return self
@@ -168,17 +177,21 @@ class Sandbox:
         worker, descriptors = await WorkerProcess.open(
             self._last_number,
             self.table.take(),
-            frame_bytes_max=self.settings.response_bytes_max,
+            response_bytes_max=self.settings.response_bytes_max,
+            held_bytes_max=self.settings.held_bytes_max,
             on_hung_up=self.retire,
         )
         self._workers[worker.number] = worker
         worker.guard = guard
+        worker.equip({**self.settings.environment, **dict(program.environment)})
+        users = self.settings.users
         try:
             guard.spawn(
                 worker.number,
                 row=worker.row,
                 program=program,
-                environment=self.settings.environment,
+                user=None if users is None else users.of(worker.row),
+                processes_max=None if users is None else users.processes_max,
                 descriptors=descriptors,
                 on_exit=lambda exit_: self._ended(worker, exit_),
             )

@@ -2,7 +2,7 @@
 
 It is memory shared with the guard, so that a limit and a lease are kept without a message for each
 attempt, and even if the runner is stopped between two instructions. A row is two moments of the
-boot clock, in seconds; 0 means none. `zygote.py` reads it with the same layout.
+boot clock, in seconds; 0 means none. `guarding/zygote.py` reads it with the same layout.
 """
 
 import mmap

@@ -1,13 +1,16 @@
 """The runner's side of one worker: its channel, its two pipes, and the attempt that it is making."""
 
 import asyncio
+import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from struct import Struct
 from typing import Protocol, cast
 
+from quarterhour.errors import EnvelopeError
 from quarterhour.invocation import pack
+from runner.sandbox.frames import HEADER_BYTES_MAX, FrameReader, Large
 from runner.sandbox.guard import Exit, Guard
 from runner.sandbox.job import Code
 from runner.sandbox.output import Output
@@ -15,7 +18,6 @@ from runner.sandbox.output import Output
 __all__ = ["WorkerProcess", "WorkerUser"]
 
 FRAME_HEADER_BYTES = 4
-HEADER_BYTES_RESERVED = 1024 * 1024
 START = Struct("!Id")  # the length of the rest, and the moment of the limit
 
 
@@ -23,7 +25,10 @@ class WorkerUser(Protocol):
     """Whoever makes an attempt in a worker."""
 
     def on_frame(self, frame: bytes) -> None:
-        """The result has come, or a piece of it: an envelope."""
+        """The result has come, or a piece of it: an envelope. Or the next bytes of a large one's body."""
+
+    def on_large(self, large: Large) -> None:
+        """A large result begins; nothing more is read until `resume`."""
 
     def on_exit(self, exit_: Exit) -> None:
         """The worker has ended."""
@@ -44,7 +49,8 @@ class WorkerProcess(asyncio.Protocol):
         row: int,
         *,
         output: Output,
-        frame_bytes_max: int,
+        response_bytes_max: int,
+        held_bytes_max: int,
         on_hung_up: "Callable[[WorkerProcess], None]",
     ) -> None:
         self.number = number
@@ -56,11 +62,13 @@ class WorkerProcess(asyncio.Protocol):
         self.hung_up = False
         self.stale = False  # its code is served no more: it makes no further attempt
         self._on_hung_up = on_hung_up
-        self._frame_bytes_max = frame_bytes_max + HEADER_BYTES_RESERVED
+        self._frames = FrameReader(
+            frame_bytes_max=response_bytes_max + HEADER_BYTES_MAX, held_bytes_max=held_bytes_max
+        )
         self._transport: asyncio.Transport
-        self._rest = b""  # of the length of the next frame
-        self._parts: list[bytes] = []
-        self._missing = 0
+        self._taken: asyncio.Future[None] | None = (
+            None  # the worker has to read first, before it is sent more
+        )
 
     @classmethod
     async def open(
@@ -68,7 +76,8 @@ class WorkerProcess(asyncio.Protocol):
         number: int,
         row: int,
         *,
-        frame_bytes_max: int,
+        response_bytes_max: int,
+        held_bytes_max: int,
         on_hung_up: "Callable[[WorkerProcess], None]",
     ) -> tuple["WorkerProcess", tuple[int, int, int]]:
         """A worker to be, and its ends of channel, stdout and stderr: close them once they are sent."""
@@ -80,21 +89,48 @@ class WorkerProcess(asyncio.Protocol):
             number,
             row,
             output=Output(output, errors),
-            frame_bytes_max=frame_bytes_max,
+            response_bytes_max=response_bytes_max,
+            held_bytes_max=held_bytes_max,
             on_hung_up=on_hung_up,
         )
         await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
         return worker, (theirs.detach(), output_end, errors_end)
+
+    def equip(self, environment: Mapping[str, str]) -> None:
+        """Give the process that becomes the worker its environment. First of all, and once."""
+        text = json.dumps(environment).encode()
+        self._transport.write(len(text).to_bytes(FRAME_HEADER_BYTES, "big") + text)
 
     def serve(self, code: Code, *, response_bytes_max: int) -> None:
         """Tell the worker what it serves; every later frame is an invocation."""
         self.code = code
         self.send(0.0, _served(code, response_bytes_max))
 
-    def send(self, limit_at: float, data: bytes) -> None:
-        """Give the worker an envelope, whose attempt has its limit at that moment of the boot clock."""
-        start = START.pack(START.size - FRAME_HEADER_BYTES + len(data), limit_at)
+    def send(self, limit_at: float, data: bytes, *, rest_bytes: int = 0) -> None:
+        """Give the worker an envelope, whose attempt has its limit at that moment of the boot clock.
+
+        `rest_bytes`: how many more belong to it, for `send_rest`.
+        """
+        start = START.pack(START.size - FRAME_HEADER_BYTES + len(data) + rest_bytes, limit_at)
         self._transport.write(start + data)
+
+    async def send_rest(self, data: bytes) -> None:
+        """Give the worker further bytes of an envelope; returns when it may be given more."""
+        if not self.hung_up:
+            self._transport.write(data)
+        if self._taken is not None:
+            await self._taken
+
+    def pause_writing(self) -> None:
+        """The worker reads more slowly than it is sent."""
+        self._taken = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """The worker has read, or will never again."""
+        if self._taken is not None:
+            if not self._taken.done():
+                self._taken.set_result(None)
+            self._taken = None
 
     def close(self) -> None:
         """Let go of channel and pipes."""
@@ -117,39 +153,30 @@ class WorkerProcess(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of frames, usually one whole frame."""
-        if self._rest:
-            data, self._rest = self._rest + data, b""
-        while data and not self.hung_up:
-            if not self._missing:
-                if len(data) < FRAME_HEADER_BYTES:
-                    self._rest = data
-                    return
-                self._missing = int.from_bytes(data[:FRAME_HEADER_BYTES], "big")
-                if not 0 < self._missing <= self._frame_bytes_max:
-                    self._hang_up()  # user code has written to the channel
-                    return
-                data = data[FRAME_HEADER_BYTES:]
-            part, data = data[: self._missing], data[self._missing :]
-            self._parts.append(part)
-            self._missing -= len(part)
-            if not self._missing:
-                frame = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-                self._parts = []
-                self._deliver(frame)
+        if self.hung_up:
+            return
+        try:
+            for what in self._frames.feed(data):
+                self._deliver(what)
+        except EnvelopeError:  # user code has written to the channel
+            self._hang_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The worker has closed its channel, or is gone."""
         del exc
         self._hang_up()
+        self.resume_writing()
 
-    def _deliver(self, frame: bytes) -> None:
+    def _deliver(self, what: bytes | Large) -> None:
         if self.user is None:
             self._hang_up()
+        elif isinstance(what, Large):
+            self.pause()
+            self.user.on_large(what)
         else:
-            self.user.on_frame(frame)
+            self.user.on_frame(what)
 
     def _hang_up(self) -> None:
-        self._parts = []
         if not self.hung_up:
             self.hung_up = True
             if self.user is None:

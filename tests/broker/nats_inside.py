@@ -26,9 +26,12 @@ class Inside:
         return answer
 
     async def count(self, subjects: str = ">") -> int:
+        return len(await self.subjects(subjects))
+
+    async def subjects(self, subjects: str = ">") -> list[str]:
         body = {"subjects_filter": f"{self.namespace}.{subjects}"}
         state = (await self.api(f"STREAM.INFO.{self.namespace}", body))["state"]
-        return len(state.get("subjects") or {})
+        return list(state.get("subjects") or {})
 
     async def queue(self, function: str = "report") -> dict[str, Any]:
         return await self.api(f"CONSUMER.INFO.{self.namespace}.fn-{function}")

@@ -158,7 +158,7 @@ async def test_a_call_of_a_later_version_is_not_served(
 ) -> None:
     later = call()
     with monkeypatch.context() as future:
-        future.setattr(quarterhour.invocation, "ENVELOPE_VERSION", 2)
+        future.setattr(quarterhour.invocation, "ENVELOPE_VERSION", 3)
         calling = asyncio.create_task(gateway.call("runner-1", later))
         await asyncio.sleep(0)
     assert await asyncio.wait_for(calling, 5) == Refused(reason=Refusal.NOT_SERVED)

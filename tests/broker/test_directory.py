@@ -160,6 +160,7 @@ async def test_a_name_that_is_none_is_refused(broker: Broker, name: str, use: Us
         lambda broker, text: broker.enqueue(invocation(id=text)),
         lambda broker, text: broker.read("report", text),
         lambda broker, text: broker.status(text),
+        lambda broker, text: broker.cancel(text),
         lambda broker, text: broker.who_runs(text),
         lambda broker, text: broker.changes(text).__aenter__(),
     ],

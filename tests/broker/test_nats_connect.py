@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from quarterhour.body import INLINE_BYTES_MAX
 from quarterhour.broker import BrokerOptions
 from quarterhour.broker.nats.address import parse_address
 from quarterhour.broker.nats.broker import connect
@@ -166,14 +167,21 @@ async def test_a_namespace_that_is_none(namespace: str) -> None:
 
 
 async def test_what_is_warned_about(tmp_path: Path) -> None:
-    with NatsServer(tmp_path, max_payload=1024 * 1024) as server:
+    with NatsServer(tmp_path, max_payload=512 * 1024) as server:
         async with connect(BrokerOptions(url=server.url, name="x")) as broker:
             sync, payload = broker.warnings
-            assert broker.body_bytes_max == 1024 * 1024 - 1024 - 256 * 1024
+            assert broker.body_bytes_max == (512 * 1024 - 1024) // 2
         async with connect(BrokerOptions(url=f"{server.url}?sync_interval=always", name="x")) as broker:
             assert broker.warnings == (payload,)
     assert "sync_interval: always" in sync
     assert "max_payload" in payload
+
+
+async def test_a_server_with_its_own_defaults_is_good_enough(tmp_path: Path) -> None:
+    with NatsServer(tmp_path, max_payload=1024 * 1024) as server:
+        async with connect(BrokerOptions(url=f"{server.url}?sync_interval=always", name="x")) as broker:
+            assert broker.warnings == ()
+            assert broker.body_bytes_max >= INLINE_BYTES_MAX
 
 
 def test_addresses() -> None:

@@ -15,6 +15,7 @@ import pytest
 from quarterhour.broker import Broker, BrokerOptions
 from quarterhour.broker.nats.layout import Layout
 from quarterhour.broker.port import ANSWER_S, Beat, Cursor
+from quarterhour.clock import SystemClock
 from quarterhour.errors import BrokerUnavailable, Conflict
 from quarterhour.function import Mode
 from quarterhour.ids import firing_id
@@ -68,6 +69,7 @@ async def fails_at_once(broker: Broker) -> None:
         broker.call("runner", sent),
         broker.beat(Beat(runner="r", functions=(), slots=0)),
         broker.who_runs(sent.id),
+        broker.cancel(sent.id),
     ):
         with pytest.raises(BrokerUnavailable):
             await operation
@@ -141,9 +143,7 @@ async def test_settling_while_the_server_is_killed_is_all_or_nothing(own: World,
     await eventually(all_retried, deadline_s=10, what="each has its one retry")
 
 
-async def test_deliveries_after_a_reconnection_are_doubtful_for_one_lease(
-    own: World, server: NatsServer
-) -> None:
+async def test_what_the_server_may_have_forgotten_is_doubtful(own: World, server: NatsServer) -> None:
     broker = await own.connect(lease_s=1.5)
     await broker.prepare([manifest()])
     for _ in range(3):
@@ -152,13 +152,55 @@ async def test_deliveries_after_a_reconnection_are_doubtful_for_one_lease(
     assert not first.doubtful
     await kill(server, broker)
     await start(server, broker)
-    [second] = await eventually(lambda: pulled(broker, 1), what="something is delivered")
-    assert second.doubtful
+    [old] = await eventually(lambda: pulled(broker, 1), what="something is delivered")
+    assert old.doubtful
+    before = first.invocation.id, old.invocation.id
+    later = invocation()
+    await broker.enqueue(later)
+    known: dict[str, bool] = {}
 
     async def sure() -> bool:
-        return any(not delivery.doubtful for delivery in await pulled(broker))
+        deliveries = await pulled(broker)
+        known.update({one.invocation.id: one.doubtful for one in deliveries})
+        return known.get(later.id) is False
 
-    await eventually(sure, deadline_s=10, what="deliveries are no longer doubtful")
+    await eventually(sure, deadline_s=30, what="for one lease even what came later is doubtful")
+    assert all(known[id] for id in before if id in known), "what was there before stays so"
+    newcomer = await own.connect("newcomer", lease_s=1.5)
+    newcomers: dict[str, bool] = {}
+
+    async def has_both() -> bool:
+        newcomers.update({one.invocation.id: one.doubtful for one in await pulled(newcomer)})
+        return later.id in newcomers and len(newcomers) > 1
+
+    await eventually(has_both, deadline_s=30, what="the newcomer is delivered something of both kinds")
+    assert not newcomers.pop(later.id), "what came since the server's start is nobody's to doubt"
+    assert all(newcomers.values())
+
+
+async def test_an_answer_that_comes_after_the_leases_end_prolongs_nothing(own: World) -> None:
+    clock = Jumping()
+    broker = await own.connect(lease_s=2.0, clock=clock)
+    await broker.prepare([manifest()])
+    await broker.enqueue(invocation())
+    [delivery] = await pulled(broker)
+    assert await broker.renew(delivery) > delivery.leased_until
+    clock.jumps = iter([0.0, 5.0])  # when it is sent, and when the answer is there
+    ended = await broker.renew(delivery)
+    assert ended < clock.boot()
+    assert await broker.renew(delivery) == ended
+
+
+class Jumping(SystemClock):
+    """Each look at it may come later than it seems."""
+
+    def __init__(self) -> None:
+        self.jumps: Iterator[float] = iter(())
+        self._late_s = 0.0
+
+    def boot(self) -> float:
+        self._late_s += next(self.jumps, 0.0)
+        return super().boot() + self._late_s
 
 
 async def test_what_is_under_way_is_told_when_the_server_goes(own: World, server: NatsServer) -> None:

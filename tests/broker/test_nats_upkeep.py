@@ -14,6 +14,8 @@ from tests.broker.nats_inside import Inside, look_inside
 from tests.broker.worlds import World, bury, complete, invocation, manifest, pulled, retry
 from tests.waiting import eventually
 
+AN_ID = "0190a0b0-0000-7000-8000-000000000000"
+
 
 @pytest.fixture
 async def inside(nats_world: World) -> AsyncIterator[Inside]:
@@ -62,9 +64,11 @@ async def test_a_long_life_does_not_grow_the_stream(
 
     async def empty() -> bool:
         await broker.tend(["report"])
-        return await inside.count() == 0
+        return all(
+            subject.startswith(f"{inside.namespace}.c._server.") for subject in await inside.subjects()
+        )
 
-    await eventually(empty, what="the stream is empty")
+    await eventually(empty, what="the stream has no more than a note about the server")
 
 
 async def test_how_long_things_are_kept(nats_world: World, inside: Inside) -> None:
@@ -264,3 +268,17 @@ async def test_a_delayed_invocation_that_cannot_be_counted_is_not_accepted(
     with pytest.raises(BrokerUnavailable, match="NATS refused"):
         await broker.enqueue(invocation(due_at=time.time() + 100))
     assert await inside.count() == 0
+
+
+async def test_a_server_that_does_not_serve_a_stream_is_not_taken_for_an_empty_one(
+    nats_world: World, inside: Inside
+) -> None:
+    broker = await nats_world.connect()
+    await broker.announce([manifest()])
+    await inside.api(f"STREAM.DELETE.KV_{nats_world.namespace}-functions")
+    with pytest.raises(BrokerUnavailable):
+        await broker.functions()
+    await inside.api(f"STREAM.DELETE.{nats_world.namespace}")
+    for read in (broker.cursors(), broker.read("report", AN_ID), broker.status(AN_ID)):
+        with pytest.raises(BrokerUnavailable):
+            await read

@@ -52,7 +52,8 @@ async def test_the_largest_body_goes_through(broker: Broker) -> None:
     await broker.prepare([manifest()])
     largest = invocation(body=bytes(broker.body_bytes_max))
     await broker.enqueue(largest)
-    [delivery] = await pulled(broker)
+    # It takes the server a while: a pull may have ended before.
+    [delivery] = await eventually(lambda: pulled(broker), what="it is delivered")
     assert delivery.invocation == largest
 
 

@@ -309,7 +309,7 @@ async def test_an_envelope_of_a_later_version_is_left_alone(
 ) -> None:
     later, known = invocation(), invocation()
     with monkeypatch.context() as future:
-        future.setattr(quarterhour.invocation, "ENVELOPE_VERSION", 2)
+        future.setattr(quarterhour.invocation, "ENVELOPE_VERSION", 3)
         await ready.enqueue(later)
     await ready.enqueue(known)
     [delivery] = await pulled(ready)
@@ -358,5 +358,6 @@ async def test_who_runs_it(world: World) -> None:
     await runner.answer_who_runs(lambda invocation_id: running if invocation_id == wanted else None)
     await idle.answer_who_runs(lambda _: None)
     assert await gateway.who_runs(wanted) == running
-    assert await runner.who_runs(wanted) == running
+    assert await runner.who_runs(wanted) is None, "it asks the others"
+    assert await idle.who_runs(wanted) == running
     assert await gateway.who_runs(unknown) is None

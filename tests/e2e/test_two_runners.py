@@ -17,7 +17,7 @@ FUNCTIONS = {
     "work-background": f"""{NOTE}
 def handler(event, context):
     note("began", context)
-    time.sleep(0.1)
+    time.sleep(0.3)
     note("ended", context)
 """
 }
@@ -72,7 +72,7 @@ async def test_the_loss_of_one_half_way_loses_nothing(tmp_path: Path) -> None:
         def in_the_midst() -> bool:
             now = time.monotonic()
             runs = [run for of_one in runs_by_id(tmp_path).values() for run in of_one]
-            return any(run.pid in workers and not run.ended and now - run.began < 0.05 for run in runs)
+            return any(run.pid in workers and not run.ended and now - run.began < 0.15 for run in runs)
 
         await eventually(in_the_midst, what="the one to be lost had just begun a run")
         lost.send(signal.SIGKILL)

@@ -119,7 +119,7 @@ async def test_after_sigkill_of_everything_every_accepted_one_gets_its_end(
     tmp_path: Path, ups: list[Up]
 ) -> None:
     (tmp_path / "functions" / "short-background.py").write_text(SHORT)
-    url = await started(tmp_path, ups, "--slots", "4")
+    url = await started(tmp_path, ups, "--slots", "1")  # so that more is accepted than is run
     posting = asyncio.ensure_future(accepted(url, "short-background", 1000))
     # In the midst of it all: accepting, running, failing, retrying.
     # Distinct ones: attempts that are repeated leave a note each. Of a few, the 202 is still on its way.

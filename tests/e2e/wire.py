@@ -33,7 +33,9 @@ def request(path: str, method: str = "GET", headers: str = "", body: bytes | Non
     """A request. `headers`: whole lines; the length of a body is added."""
     if body is not None:
         headers += f"Content-Length: {len(body)}\r\n"
-    head = f"{method} {path} HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n{headers}\r\n"
+    # Of itself a gateway tells only those that know it as this machine.
+    host = "localhost" if path.startswith("/v1") else "example.org"
+    head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n"
     return head.encode("latin-1") + (body or b"")
 
 

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 
 import quarterhour.broker as brokers
 from quarterhour.broker import Broker, BrokerOptions
-from quarterhour.broker.port import Delivery, Settlement
+from quarterhour.broker.nats.cancelling import Cancelling
+from quarterhour.broker.port import Delivery, Key, Settlement
 from quarterhour.errors import BrokerUnavailable
 from quarterhour.invocation import Invocation
 from tests.waiting import eventually
@@ -47,14 +48,22 @@ class Wrapped:
 
 
 class BeforePublish(Wrapped):
-    async def enqueue(self, _: Invocation) -> None:
+    async def enqueue(self, _: Invocation, key: Key | None = None) -> str:
         die()
 
 
 class BeforeAnswer(Wrapped):
-    async def enqueue(self, invocation: Invocation) -> None:
-        await self.inner.enqueue(invocation)
+    async def enqueue(self, invocation: Invocation, key: Key | None = None) -> str:
+        await self.inner.enqueue(invocation, key)
         die()
+
+
+class WhileCancelling(Wrapped):
+    """It is stored, and nothing else is done."""
+
+    def __init__(self, inner: Broker) -> None:
+        super().__init__(inner)
+        Cancelling._remove = lambda *_: die()  # type: ignore[method-assign]
 
 
 class BeforeHandler(Wrapped):
@@ -104,13 +113,14 @@ class LateSettle(Wrapped):
 
     async def settle(self, settlement: Settlement) -> None:
         mark()
-        await eventually(GO.exists, what="the test had let it go on")
+        await eventually(GO.exists, deadline_s=50, what="the test had let it go on")
         await self.inner.settle(settlement)
 
 
 POINTS = {
     "before_publish": BeforePublish,
     "before_answer": BeforeAnswer,
+    "while_cancelling": WhileCancelling,
     "before_handler": BeforeHandler,
     "while_handing_back": WhileHandingBack,
     "before_record": BeforeRecord,

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import httpx
 
 from gateway.application import Gateway
 from gateway.body import BodyLimits
+from gateway.keyring import open_keyring
 from gateway.server import bind, serve
 from quarterhour.broker import BrokerOptions
 from quarterhour.broker.memory import MemoryBroker, connect, store_of
@@ -200,15 +202,23 @@ def _no_complaints(but: tuple[str, ...]) -> Iterator[None]:
 
 @asynccontextmanager
 async def open_rig(
-    server: Server = "hypercorn", *, finish_s: float = 5.0, complaints: tuple[str, ...] = (), **settings: Any
+    server: Server = "hypercorn",
+    *,
+    finish_s: float = 5.0,
+    complaints: tuple[str, ...] = (),
+    verify: ssl.SSLContext | bool = False,
+    **settings: Any,
 ) -> AsyncIterator[Rig]:
     """A gateway that serves `hello` by a runner that echoes, and knows `hello-background`.
 
     `complaints`: parts of what its server may complain about; about everything else the test fails.
+    `verify`: with what its client checks a certificate.
     """
     url = f"memory://gateway-{next(_numbers)}"
     options = BrokerOptions(url=url, name="test")
-    chosen = GatewaySettings(broker=url, server=server, port=0, **settings)
+    # It shares its event loop with the test, which makes it late at times.
+    chosen = GatewaySettings(broker=url, server=server, port=0, lateness_s=60.0, **settings)
+    scheme = "http" if chosen.tls_cert is None else "https"
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         stack.enter_context(_no_complaints(complaints))
@@ -216,12 +226,14 @@ async def open_rig(
         port = listener.getsockname()[1]
         broker = await stack.enter_async_context(connect(options))
         assert isinstance(broker, MemoryBroker)
-        gateway = Gateway(chosen, broker, SystemClock(), stop, QUICK)
+        gateway = Gateway(chosen, broker, SystemClock(), stop, open_keyring(chosen), body=QUICK)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [tasks.create_task(task) for task in gateway.tasks()]
-        serving = tasks.create_task(serve(gateway.app, listener, chosen, stop, finish_s=finish_s))
+        serving = tasks.create_task(
+            serve(gateway.app, listener, chosen, stop, shedding=gateway.shedding, finish_s=finish_s)
+        )
         client = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10.0)
+            httpx.AsyncClient(base_url=f"{scheme}://127.0.0.1:{port}", timeout=10.0, verify=verify)
         )
         rig = Rig(gateway, broker, client, port, stop, options, stack, tasks)
         runners = await stack.enter_async_context(asyncio.TaskGroup())

@@ -35,14 +35,19 @@ LIMIT_S = 30.0
 
 
 def settings(
-    *, workers_max: int = 4, python: str = sys.executable, environment: Mapping[str, str] | None = None
+    *,
+    workers_max: int = 4,
+    python: str = sys.executable,
+    environment: Mapping[str, str] | None = None,
+    held_bytes_max: int = 4 * 1024 * 1024,
 ) -> SandboxSettings:
-    """Settings with a small environment and a response limit of 1 MiB."""
+    """Settings with a small environment and a response limit of 1 MiB, all of which is held."""
     return SandboxSettings(
         workers_max=workers_max,
         python=Path(python),
         environment={"PATH": os.environ["PATH"], "TZ": "UTC"} if environment is None else environment,
         response_bytes_max=1024 * 1024,
+        held_bytes_max=held_bytes_max,
     )
 
 
@@ -77,8 +82,9 @@ class Bench:
         returned_status: Literal["fail", "ignore"] = "fail",
         request: Request | None = None,
         sink: Sink | None = None,
+        **large: Any,
     ) -> Attempt:
-        """An attempt of a function, or of a source that becomes one."""
+        """An attempt of a function, or of a source that becomes one. `large`: a job's `rest` and `keep`."""
         code = self.function(code) if isinstance(code, str) else code
         invocation = Invocation(
             id=id or f"invocation{next(self._numbers)}",
@@ -101,6 +107,7 @@ class Bench:
                 limit_s=limit_s,
                 leased_until=None if lease_s is None else boot_s() + lease_s,
                 sink=sink,
+                **large,
             )
         )
 

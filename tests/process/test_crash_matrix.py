@@ -6,8 +6,10 @@ Functions write what they do to a file, line by line; a line says who ran, when,
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ import nats
 import pytest
 from nats.aio.msg import Msg
 
+from tests.broker.nats_inside import look_inside
 from tests.system import Process, System, descendants, parent
 from tests.waiting import eventually
 
@@ -48,16 +51,20 @@ WORK = """
         say("end", context)
 """
 
-# Kills the runner that it runs on: the parent of its guard.
-POISON = """
-    import os, signal
-
+# Runs until its neighbours may end; poison never does.
+NEIGHBOUR = (
+    WORK.partition("def handler")[0]
+    + """
     def handler(event, context):
-        with open(f"/proc/{os.getppid()}/stat") as stat:
-            runner = int(stat.read().rpartition(")")[2].split()[1])
-        os.kill(runner, signal.SIGKILL)
-        signal.pause()
+        say("begin", context)
+        while "poison" in os.path.basename(__file__) or not os.path.exists(os.environ["BOOK"] + "-end"):
+            time.sleep(0.02)
+        say("end", context)
 """
+)
+
+
+FUNCTIONS = {"work-background": WORK, "poison-background": NEIGHBOUR, "neighbour-background": NEIGHBOUR}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +82,7 @@ class Matrix(System):
     """A system whose functions write into a book."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, {"work-background": WORK, "poison-background": POISON}, lease_s=LEASE_S)
+        super().__init__(folder, FUNCTIONS, lease_s=LEASE_S)
         self.book_path = folder / "book"
         os.environ["BOOK"] = str(self.book_path)
 
@@ -86,10 +93,22 @@ class Matrix(System):
         lines = [Line(**json.loads(line)) for line in self.book_path.read_text().splitlines()]
         return [line for line in lines if line.what in what]
 
+    def only(self, name: str) -> tuple[str, str]:
+        """The flags of a runner that serves just one function, which all others will serve too."""
+        folder = self.folder / f"only-{name}"
+        folder.mkdir()
+        self.write(name, WORK)
+        shutil.copy(self.functions / f"{name}.py", folder)
+        return "--functions", str(folder)
+
     async def runner(self, *flags: str, point: str | None = None) -> Process:
         """Start a runner, one that is hindered at `point` if that is given."""
         script = ("-m", "tests.process.crashing", point) if point else ("-m", "quarterhour")
         return await self.start_runner("--function-environment", "BOOK", *flags, script=script)
+
+    def end_neighbours(self) -> None:
+        """From now on the neighbours of a poison end as soon as they run."""
+        Path(f"{self.book_path}-end").touch()
 
     async def announce(self) -> None:
         """Make the functions known, without anybody there to run them."""
@@ -256,23 +275,39 @@ async def test_worker_killed(matrix: Matrix) -> None:
 
 async def test_broker_restart_while_running(matrix: Matrix) -> None:
     await matrix.runner("--slots", "1")  # busy, so that the other one gets the second delivery
-    invocation = await matrix.work(seconds=5)
+    invocation = await matrix.enqueue("neighbour-background")
     await matrix.begun()
     other = await matrix.runner()
     await asyncio.to_thread(matrix.nats.kill)
     _forget_deliveries(matrix)
     await asyncio.to_thread(matrix.nats.start)
     await eventually(lambda: other.facts("runs_elsewhere"), what="the other runner had asked who runs it")
+    matrix.end_neighbours()
     await matrix.succeeded(invocation)
     assert len(matrix.book("begin")) == 1
 
 
 def _forget_deliveries(matrix: Matrix) -> None:
-    """What NATS itself forgets of the last moments before a crash, and here for certain."""
-    states = list((matrix.nats.folder / "jetstream").rglob("fn-work-background/o.dat"))
+    """What NATS itself forgets of the last moments before a crash, and here for certain and altogether."""
+    states = list((matrix.nats.folder / "jetstream").rglob("fn-*/o.dat"))
     assert states, "NATS keeps its deliveries elsewhere now"
     for state in states:
         state.unlink()
+
+
+async def test_late_hand_back_of_another_delivery(matrix: Matrix) -> None:
+    await matrix.runner("--slots", "1")  # busy, so that the other one gets the second delivery
+    invocation = await matrix.enqueue("neighbour-background")
+    await matrix.begun()
+    other = await matrix.runner()
+    async with look_inside(matrix.nats.url, "quarterhour") as inside:
+        delivered = (await inside.queue("neighbour-background"))["delivered"]
+        which = f"1.{delivered['stream_seq']}.{delivered['consumer_seq']}.0.0"
+        await inside.client.publish(f"$JS.ACK.quarterhour.fn-neighbour-background.{which}", b"-NAK")
+        await eventually(lambda: other.facts("runs_elsewhere"), what="the other runner had asked who runs it")
+    matrix.end_neighbours()
+    await matrix.succeeded(invocation)
+    assert len(matrix.book("begin")) == 1
 
 
 async def test_runner_stopped_past_its_lease(matrix: Matrix) -> None:
@@ -289,31 +324,48 @@ async def test_runner_stopped_past_its_lease(matrix: Matrix) -> None:
     _never_overlap(matrix)
 
 
+async def test_gateway_killed_while_cancelling(matrix: Matrix) -> None:
+    await matrix.runner("--slots", "1")
+    running = await matrix.work(seconds=30)
+    await matrix.begun()
+    waiting = await matrix.work()
+    for id in (waiting, running):
+        async with crashing_gateway(matrix, "while_cancelling") as gateway:
+            with pytest.raises(httpx.TransportError):
+                await matrix.cancel(id)
+            assert await gateway.ended() == -signal.SIGKILL
+        assert (await matrix.status(id))["state"] == "cancelled"
+    wanted = await matrix.work()  # for which there is a slot when the running one has ended
+    await matrix.succeeded(wanted)
+    assert [line.id for line in matrix.book("begin")] == [running, wanted]
+    status = await matrix.status(running)
+    assert [attempt["outcome"] for attempt in status["attempts"]] == ["cancelled"]
+
+
 async def test_poison_is_buried_as_runner_lost(matrix: Matrix) -> None:
     await matrix.announce()
     poison = await matrix.enqueue("poison-background")
-    neighbours = [await matrix.work(seconds=0.1) for _ in range(3)]
-    killed = 0
-    while (await matrix.status(poison))["state"] != "dead":
-        runner = await matrix.runner()
+    neighbours = {await matrix.enqueue("neighbour-background") for _ in range(15)}
+    for crash in range(6):  # the first delivery leaves no note; five more do
+        before = len(matrix.book("begin"))
+        runner = await matrix.runner("--slots", "16")
+        # As soon as they are suspects, each runs alone, and the others wait for their turn.
+        together = {poison} | neighbours if crash < 3 else {poison}
+        await eventually(
+            lambda: together <= {line.id for line in matrix.book("begin")[before:]},  # noqa: B023
+            deadline_s=15,
+            what=f"the poison ran beside its neighbours before crash {crash}",
+        )
         matrix.remember(runner)
-        await _ended_or_buried(matrix, runner, poison)
-        if runner.popen.poll() is None:
-            break
-        killed += 1
+        await runner.kill()
+        if crash == 2:
+            matrix.end_neighbours()
+    await matrix.runner("--slots", "16")
     status = await matrix.in_state(poison, "dead")
-    assert killed == 6  # the first delivery leaves no note; five more do
     assert (status["reason"], status["attempts"]) == ("runner_lost", [])
     assert await matrix.metric("quarterhour_dead_letters_total", reason="runner_lost") == 1
     for neighbour in neighbours:
         await matrix.succeeded(neighbour)
-
-
-async def _ended_or_buried(matrix: Matrix, runner: Process, poison: str) -> None:
-    async def check() -> bool:
-        return runner.popen.poll() is not None or (await matrix.status(poison)).get("state") == "dead"
-
-    await eventually(check, deadline_s=15, what="the poison had worked")
 
 
 async def test_runner_killed_while_handing_back(matrix: Matrix) -> None:
@@ -342,6 +394,27 @@ async def test_runner_killed_before_record(matrix: Matrix) -> None:
     await matrix.runner()
     await matrix.succeeded(invocation)
     assert [line.attempt for line in matrix.book("begin")] == [1, 1]
+
+
+async def test_runner_killed_after_a_cancel(matrix: Matrix) -> None:
+    crashing = await matrix.runner(point="before_record")
+    cancelled = await matrix.work(seconds=30)
+    await matrix.begun()
+    matrix.remember(crashing)
+    assert (await matrix.cancel(cancelled)).status_code == 200
+    assert await crashing.ended() == -signal.SIGKILL
+    await matrix.runner()
+    async with look_inside(matrix.nats.url, "quarterhour") as inside:
+
+        async def lease_has_ended() -> bool:
+            return bool((await inside.queue("work-background"))["num_ack_pending"] == 0)
+
+        await eventually(lease_has_ended, what="the moment had come to deliver it again")
+    wanted = await matrix.work()
+    await matrix.succeeded(wanted)
+    assert [line.id for line in matrix.book("begin")] == [cancelled, wanted]
+    status = await matrix.status(cancelled)
+    assert (status["state"], status["attempts"]) == ("cancelled", [])
 
 
 async def test_runner_killed_before_ack(matrix: Matrix) -> None:
@@ -411,19 +484,51 @@ async def test_retry_fires_twice(matrix: Matrix) -> None:
     assert [line.attempt for line in matrix.book("begin")] == [1, 2]
 
 
-async def _taken_off_the_queue(matrix: Matrix) -> None:
+# And the broker has forgotten who had what, and what was acknowledged
+
+
+async def test_the_right_end_is_found_after_the_broker_has_forgotten(matrix: Matrix) -> None:
+    points = {"before_handler": 1, "before_record": 2, "before_ack": 1, "lost_ack": 1}
+    names = {point: f"{point.replace('_', '-')}-background" for point in points}
+    runners = dict(
+        zip(
+            points,
+            await asyncio.gather(
+                *(matrix.runner(*matrix.only(name), point=point) for point, name in names.items())
+            ),
+            strict=True,
+        )
+    )
+    ids = {point: await matrix.enqueue(name, json={}) for point, name in names.items()}
+    retried = await matrix.enqueue(names["lost_ack"], json={"failures": 1})
+    for point, runner in runners.items():
+        if point != "lost_ack":
+            assert await runner.ended() == -signal.SIGKILL
+    await matrix.succeeded(ids["lost_ack"])
+    await matrix.succeeded(retried, attempts=2)
+    await runners["lost_ack"].kill()
+    await asyncio.to_thread(matrix.nats.kill)
+    _forget_deliveries(matrix)
+    await asyncio.to_thread(matrix.nats.start)
+    await matrix.runner()
+    for id in ids.values():
+        await matrix.succeeded(id)
+    await matrix.succeeded(retried, attempts=2)
+    for name in names.values():
+        await _taken_off_the_queue(matrix, name)
+    begun = Counter(line.id for line in matrix.book("begin"))
+    assert begun == {**{ids[point]: runs for point, runs in points.items()}, retried: 2}
+
+
+async def _taken_off_the_queue(matrix: Matrix, function: str = "work-background") -> None:
     """Wait until nothing waits or is leased any more."""
-    client = await nats.connect(matrix.nats.url)
-    try:
-        stream = client.jetstream()
+    async with look_inside(matrix.nats.url, "quarterhour") as inside:
 
         async def empty() -> bool:
-            info = await stream.consumer_info("quarterhour", "fn-work-background")
-            return not info.num_pending and not info.num_ack_pending
+            queue = await inside.queue(function)
+            return not queue["num_pending"] and not queue["num_ack_pending"]
 
         await eventually(empty, deadline_s=15, what="the delivery was acknowledged")
-    finally:
-        await client.close()
 
 
 def _never_overlap(matrix: Matrix) -> None:

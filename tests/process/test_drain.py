@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,12 @@ async def test_what_is_not_finished_in_time_is_handed_back_without_an_attempt(tm
 
         first.send(signal.SIGTERM)
         assert await first.ended(5) == 0
+        drained_at = time.monotonic()
         for id in ids:
             assert await attempt_at(system, id, second) == 1
+        again = [note["at"] for note in notes(tmp_path, "began")][len(ids) :]
+        assert len(again) == len(ids)
+        assert max(again) < drained_at + 1
         (tmp_path / "gate").touch()
         for id in ids:
             status = await system.in_state(id, "succeeded")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from quarterhour.broker.memory import MemoryBroker
+from quarterhour.broker.port import Key
 from quarterhour.errors import BrokerUnavailable, TooLarge
 from quarterhour.ids import is_invocation_id
 from quarterhour.invocation import Invocation
@@ -248,13 +249,35 @@ async def test_a_background_function_answers_202_to_every_method(rig: Rig, metho
     assert (invocation.request.method, invocation.request.path) == (method, f"{BACKGROUND}/sub")
 
 
+async def test_a_request_with_the_same_key_is_answered_as_the_first(rig: Rig) -> None:
+    async def post(key: str, path: str = BACKGROUND, **request: Any) -> Any:
+        return await rig.client.post(path, headers={"idempotency-key": key}, **request)
+
+    first = await post('"order 17"', content=b"a")
+    again = await post('"order 17"', content=b"a")
+    assert [answer.status_code for answer in (first, again)] == [202, 202]
+    for name in ("location", "x-nf-request-id"):
+        assert first.headers[name] == again.headers[name]
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
+    other = await post('"order 17"', content=b"b")
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    bad = await post("order 17", content=b"a")
+    assert (bad.status_code, bad.json()["code"]) == (400, "bad_idempotency_key")
+    assert len([delivery async for delivery in rig.broker.pull("hello-background", 10)]) == 1
+    assert rig.gateway._backlog.waiting("hello-background") <= 1
+    # Of a synchronous function it is a header like any other, whatever it says.
+    echoed = (await post("order 17", f"{PREFIX}/hello")).json()
+    assert ["idempotency-key", "order 17"] in echoed["headers"]
+
+
 async def test_a_202_comes_only_after_the_broker_has_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = asyncio.Event()
     enqueue = MemoryBroker.enqueue
 
-    async def slow(self: MemoryBroker, invocation: Invocation) -> None:
+    async def slow(self: MemoryBroker, invocation: Invocation, key: Key | None) -> str:
         await stored.wait()
-        await enqueue(self, invocation)
+        return await enqueue(self, invocation, key)
 
     monkeypatch.setattr(MemoryBroker, "enqueue", slow)
     async with asyncio.TaskGroup() as tasks:
@@ -269,10 +292,10 @@ async def test_client_gone_before_202(rig: Rig, monkeypatch: pytest.MonkeyPatch)
     begun, go_on = asyncio.Event(), asyncio.Event()
     enqueue = MemoryBroker.enqueue
 
-    async def slow(self: MemoryBroker, invocation: Invocation) -> None:
+    async def slow(self: MemoryBroker, invocation: Invocation, key: Key | None) -> str:
         begun.set()
         await go_on.wait()
-        await enqueue(self, invocation)
+        return await enqueue(self, invocation, key)
 
     monkeypatch.setattr(MemoryBroker, "enqueue", slow)
     _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
@@ -325,7 +348,7 @@ async def test_with_the_broker_away_it_is_503_at_once(rig: Rig, name: str) -> No
 async def test_what_the_broker_refuses_is_never_a_202(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, code: str
 ) -> None:
-    async def refuse(self: MemoryBroker, invocation: Invocation) -> None:
+    async def refuse(self: MemoryBroker, invocation: Invocation, key: Key | None) -> str:
         raise error
 
     monkeypatch.setattr(MemoryBroker, "enqueue", refuse)
@@ -334,7 +357,7 @@ async def test_what_the_broker_refuses_is_never_a_202(
 
 
 async def test_a_fault_of_ours_is_a_problem_too(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(self: MemoryBroker, invocation: Invocation) -> None:
+    async def broken(self: MemoryBroker, invocation: Invocation, key: Key | None) -> str:
         raise ZeroDivisionError
 
     monkeypatch.setattr(MemoryBroker, "enqueue", broken)

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,8 +102,11 @@ async def test_a_waiting_invocation(rig: Rig) -> None:
 
 async def test_a_running_invocation(rig: Rig) -> None:
     location, delivery = await accepted(rig)
-    run = Run(runner="runner-9", attempt=1, started_at=1_700_000_000.25)
-    await rig.broker.answer_who_runs(lambda one: run if one == delivery.invocation.id else None)
+    runner = await rig.runner("runner-9")
+    run = Run(runner="runner-9", attempt=1, started_at=None)
+    await runner.broker.answer_who_runs(lambda one: run if one == delivery.invocation.id else None)
+    assert (await rig.client.get(location)).json()["state"] == "waiting", "its handler is not started yet"
+    run = replace(run, started_at=1_700_000_000.25)
     status = (await rig.client.get(location)).json()
     assert (status["state"], status["attempt"], status["runner"]) == ("running", 1, "runner-9")
     assert status["started_at"] == "2023-11-14T22:13:20.250Z"

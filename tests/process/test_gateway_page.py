@@ -80,7 +80,7 @@ async def test_browsers_get_the_page_and_programs_json(rig: Rig, accept: str | N
 
 async def test_a_program_that_sends_no_accept_gets_json(rig: Rig) -> None:
     location = await accepted(rig)
-    raw = await rig.raw(f"GET {location} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    raw = await rig.raw(f"GET {location} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     assert b"content-type: application/json\r\n" in raw
 
 

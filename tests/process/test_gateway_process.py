@@ -41,7 +41,7 @@ def free_port() -> int:
 @asynccontextmanager
 async def started(*arguments: str, environment: Mapping[str, str] | None = None) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", "--broker", "memory://process", *arguments),
+        *(sys.executable, "-m", "gateway", "--broker", "memory://process", "--grace", "0", *arguments),
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
         stdout=PIPE,
@@ -81,6 +81,23 @@ async def test_a_signal_ends_it_with_status_0_and_nothing_on_standard_output(
     assert "Traceback" not in err.decode()
 
 
+async def test_a_stopped_gateway_still_serves_for_a_moment_and_keeps_no_connection(server: Server) -> None:
+    port = free_port()
+    async with started("--port", str(port), "--server", server, "--grace", "1.5") as process:
+        await eventually(lambda: asyncio.to_thread(answers, port), what="the gateway is ready")
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            assert "connection" not in (await client.get("/healthz")).headers
+            process.terminate()
+            await eventually(lambda: _not_ready(client), deadline_s=1, what="it says that it leaves")
+            answer = await client.get("/healthz")
+            assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+
+
+async def _not_ready(client: httpx.AsyncClient) -> bool:
+    return (await client.get("/readyz")).status_code == 503
+
+
 async def refused(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
     """What a gateway says that ends at once with status 1."""
     async with started(*arguments, environment=environment) as process:
@@ -104,6 +121,11 @@ async def test_a_port_in_use_is_one_sentence(server: Server) -> None:
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 async def test_a_host_that_is_not_ours_is_one_sentence(host: str) -> None:
     assert host in await refused("--host", host, "--port", "0")
+
+
+async def test_without_keys_it_lets_no_other_machine_in() -> None:
+    text = await refused("--host", "0.0.0.0", "--port", "0")
+    assert "--host 0.0.0.0 lets other machines in, and there are no API keys" in text
 
 
 async def test_a_bad_setting_is_one_sentence() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.node import Answer, NodeWorker
+from tests.waiting import eventually_sync
 
 MODERN = """
 const soon = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -190,6 +191,7 @@ def test_nobody_waits_for_the_response(modern: NodeWorker) -> None:
 def test_a_slow_reader_holds_the_stream_back(tmp_path: Path) -> None:
     with NodeWorker(tmp_path, MODERN) as worker:
         worker.start(query="case=endless")
+        eventually_sync(lambda: "pulled" in worker.printed(), what="the first piece was pulled")
         counted, since = -1, time.monotonic()
         while time.monotonic() - since < 0.3:  # until nothing has been pulled for a while
             now = worker.printed().count("pulled")

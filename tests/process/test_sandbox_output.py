@@ -1,12 +1,20 @@
 """What handlers print: whole lines, each tagged with its invocation, bounded, in nobody's way."""
 
 import asyncio
+import os
+from pathlib import Path
+
+import pytest
 
 from quarterhour.outcome import Crashed, TimedOut
 from quarterhour.record import LOGS_BYTES_MAX
+from runner.sandbox.runtimes import RUNTIMES
+from tests.node import node
 from tests.process.sandboxes import Bench, response
 
 LINE_BYTES_MAX = 16 * 1024
+MIB = 1024 * 1024
+LIMIT_S = 120.0
 
 SAY = """
     import os, subprocess, sys, time
@@ -14,6 +22,10 @@ SAY = """
         exec(event["body"] and __import__("base64").b64decode(event["body"]))
         return {"statusCode": 200}
     """
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def texts(bench: Bench, invocation: str, stream: str = "stdout") -> list[str]:
@@ -135,6 +147,42 @@ async def test_a_flood_blocks_neither_its_worker_nor_the_runner(bench: Bench) ->
     assert (await flood).outcome == TimedOut(limit_s=1.5)
     assert runs > 20, "the others were kept waiting"
     assert len(texts(bench, "flood")) <= 10_001, "what is shown of one attempt is bounded"
+
+
+FLOOD_MIB = 1024 if os.environ.get("QUARTERHOUR_TEST_LONG") == "true" else 16
+LINE_MIB = min(FLOOD_MIB, 128)
+NODE_LINES = "process.stdout.write(('x'.repeat(63) + '\\n').repeat(16384))"
+FLOODS = {
+    ("python", "lines"): f"for _ in range({FLOOD_MIB}): print(('x' * 63 + chr(10)) * 16384, end='')",
+    ("python", "one line"): f"print('x' * ({LINE_MIB} << 20))",
+    ("node", "lines"): f"for (let n = 0; n < {FLOOD_MIB}; n += 1) {NODE_LINES}",
+    ("node", "one line"): f"console.log('x'.repeat({LINE_MIB} << 20))",
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("language", "kind"), FLOODS)
+async def test_a_flood_is_cut_and_says_so_and_lets_its_function_end(
+    bench: Bench, kind: str, language: str
+) -> None:
+    flood = FLOODS[language, kind]
+    if language == "python":
+        code = bench.function(SAY, memory_mib=1024)
+    else:
+        node()
+        launch = RUNTIMES["node"].launch(installed=None, memory_mib=1024)
+        source = f"exports.handler = async () => {{ {flood}; return {{ statusCode: 200 }} }}"
+        code = bench.function(source, suffix=".js", launch=launch, memory_mib=1024)
+    before = resident_bytes()
+    finished = await bench.run(code, id="flood", body=flood.encode(), limit_s=LIMIT_S)
+    assert response(finished).status == 200
+    lines = texts(bench, "flood")
+    assert len(lines) <= 10_001
+    assert sum(map(len, lines)) <= 4 * MIB + LINE_BYTES_MAX + 100
+    assert lines[-1] == f"(after {len(lines) - 1} lines: the rest is not shown)"
+    assert finished.logs.splitlines()[0].endswith(" earlier lines are not kept)")
+    assert len(finished.logs) <= LOGS_BYTES_MAX
+    assert resident_bytes() - before < 32 * MIB, "what the runner holds is bounded"
 
 
 async def test_more_output_than_a_pipe_holds_arrives_whole(bench: Bench) -> None:

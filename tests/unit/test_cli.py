@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_POST = do_GET  # noqa: N815 - http.server's name
+    do_POST = do_DELETE = do_GET  # noqa: N815 - http.server's name
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -283,6 +283,33 @@ def test_status_of_an_unknown_invocation_is_one_sentence(gateway: Stub) -> None:
     assert result.stderr.startswith(f"Error: No background invocation {ID} is known; ")
 
 
+def test_cancel_says_what_it_has_cancelled(gateway: Stub) -> None:
+    gateway.answer(f"/v1/invocations/{ID}", ended("cancelled"))
+    result = run("cancel", ID)
+    assert (result.exit_code, result.stdout) == (0, f"Cancelled {ID} of report-background.\n")
+    assert json.loads(run("cancel", ID, "--json").stdout) == ended("cancelled")
+    assert [seen[:2] for seen in gateway.seen] == [("DELETE", f"/v1/invocations/{ID}")] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "sentence"),
+    [
+        (404, {}, f"No background invocation {ID} is known; "),
+        (409, {"detail": "It succeeded."}, "The gateway answered 409: It succeeded."),
+        (403, {"detail": "The key is not one."}, "The gateway answered 403: The key is not one."),
+        (503, {"detail": "It is not known."}, "The gateway answered 503: It is not known."),
+    ],
+)
+def test_cancel_of_what_cannot_be_cancelled_is_one_sentence(
+    gateway: Stub, status: int, problem: dict[str, Any], sentence: str
+) -> None:
+    gateway.answer(f"/v1/invocations/{ID}", problem, status=status)
+    result = run("cancel", ID)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: {sentence}")
+    assert len(result.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -290,6 +317,7 @@ def test_status_of_an_unknown_invocation_is_one_sentence(gateway: Stub) -> None:
         (["invoke", "hello", "--data", "{a: 1}"], "--data is '{a: 1}', but must be JSON"),
         (["invoke", "hello", "--data", "@no-such-file"], "no-such-file cannot be read: No such file"),
         (["status", "1"], "'1' is no id of an invocation"),
+        (["cancel", "1"], "'1' is no id of an invocation"),
         (["list", "--url", "127.0.0.1:1"], "--url is '127.0.0.1:1', but must be an address such as"),
         (["list", "--url", "http://127.0.0.1:1"], "No gateway answers at http://127.0.0.1:1; start one with"),
     ],
@@ -322,12 +350,12 @@ def test_what_a_gateway_says_is_passed_on(gateway: Stub, status: int, body: Any,
 def test_help_lists_every_command_with_a_line() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for name in ("up", "list", "invoke", "status", "gateway", "runner"):
+    for name in ("up", "list", "invoke", "status", "cancel", "gateway", "runner"):
         assert f"\n  {name} " in result.stdout
     assert "..." not in result.stdout.partition("Commands:")[2]
 
 
-@pytest.mark.parametrize("name", ["up", "list", "invoke", "status"])
+@pytest.mark.parametrize("name", ["up", "list", "invoke", "status", "cancel"])
 def test_each_command_has_help(name: str) -> None:
     assert run(name, "--help").stdout.startswith(f"Usage: quarterhour {name} ")
 

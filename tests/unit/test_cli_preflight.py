@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
+from quarterhour.cli import preflight
 from quarterhour.cli.preflight import check_functions, claim, free_address
 
 CLAIM = """
@@ -80,8 +81,15 @@ def test_a_port_in_use_is_refused() -> None:
     assert free_address("127.0.0.1", port) == port
 
 
-def test_port_0_is_a_free_one() -> None:
-    assert free_address("127.0.0.1", 0) > 0
+def test_port_0_is_a_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert free_address("127.0.0.1", 0) in preflight.QUIET_PORTS
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
+        ports = [taken.getsockname()[1], other.getsockname()[1]]
+        monkeypatch.setattr("random.sample", lambda _, __: [ports[0], 20_001, ports[1]])
+        assert free_address("127.0.0.1", 0) == 20_001
+        monkeypatch.setattr("random.sample", lambda _, __: ports)
+        with pytest.raises(click.ClickException, match="is in use"):
+            free_address("127.0.0.1", 0)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])

@@ -31,7 +31,8 @@ def function(**more: Any) -> dict[str, Any]:
     ],
 )
 def test_the_address_is_one_that_this_machine_can_open(host: str, url: str) -> None:
-    assert address(host, 80) == url
+    assert address(host, 80, tls=False) == url
+    assert address(host, 80, tls=True) == url.replace("http", "https")
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,16 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from gateway.keyring import open_keyring
 from gateway.server import GRACE_S
 from gateway.wiring import FINISH_MARGIN_S
-from quarterhour.cli.nats_server import HEADER_BYTES_MAX
+from quarterhour.broker.nats.permissions import ROLES, variable
+from quarterhour.cli.api import API_KEY
+from quarterhour.cli.nats_server import PAYLOAD_BYTES_MAX
+from quarterhour.keys import Role
 from quarterhour.settings import OPTIONS, GatewaySettings, RunnerSettings, load, options_of
 from tests.nats_server import nats_server_path
-from tests.prometheus import program
+from tests.prometheus import KEY_FILE, program
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
@@ -38,6 +42,12 @@ def read_yaml(name: str) -> Any:
 
 COMPOSE = read_yaml("compose.yaml")
 SERVICES: Mapping[str, Any] = COMPOSE["services"]
+SECRETS = dict(
+    line.split("=", 1)
+    for line in subprocess.run(
+        ["sh", DEPLOY / "new-keys.sh"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+)
 PUBLISHED = {"gateway", "grafana", "prometheus"}
 
 
@@ -59,7 +69,7 @@ def settings_of(service: str, settings: type[S]) -> S:
     fields = {option.flag: option.field for option, _ in options_of(settings)}
     flags = {fields[flag]: value for flag, value in zip(arguments[::2], arguments[1::2], strict=True)}
     variables = {
-        name: re.sub(r"\$\{\w+}", "secret", value)
+        name: re.sub(r"\$\{(\w+)[^}]*}", lambda found: SECRETS.get(found[1], "secret").strip("'"), value)
         for name, value in SERVICES[service]["environment"].items()
         if value is not None
     }
@@ -127,16 +137,32 @@ def test_its_ports_are_those_that_are_listened_on() -> None:
 
 
 def test_it_names_no_option_that_does_not_exist() -> None:
-    variables = {option.variable for option in OPTIONS.values()}
+    variables = {option.variable for option in OPTIONS.values()} | {API_KEY}
     for file in DEPLOY.rglob("*"):
         if file.is_file() and file.suffix != ".json":
             named = set(re.findall(r"\bQUARTERHOUR_[A-Z_]+\b", file.read_text()))
-            assert named <= variables, file.name
+            assert named <= variables | {variable(role) for role in ROLES}, file.name
 
 
 def test_gateway_and_runner_listen_to_the_network() -> None:
     assert settings_of("gateway", GatewaySettings).host == "0.0.0.0"
     assert settings_of("runner", RunnerSettings).metrics_host == "0.0.0.0"
+
+
+def test_the_gateway_lets_in_whom_it_was_given_keys_for_and_nobody_else() -> None:
+    keyring = open_keyring(settings_of("gateway", GatewaySettings))
+    assert keyring is not None
+    assert not keyring.caller([]).grants
+    assert keyring.caller([SECRETS[API_KEY].encode()]).may_for_all(Role.ADMIN)
+    prometheus = keyring.caller([SECRETS["PROMETHEUS_KEY"].encode()])
+    assert prometheus.may_for_all(Role.READ)
+    assert not prometheus.may_for_some(Role.INVOKE)
+    (secret,) = SERVICES["prometheus"]["secrets"]
+    assert COMPOSE["secrets"][secret] == {"environment": "PROMETHEUS_KEY"}
+    gateways, runners = read_yaml("prometheus/prometheus.yml")["scrape_configs"]
+    for asking in (gateways, runners["http_sd_configs"][0]):
+        assert asking["authorization"] == {"credentials_file": f"/run/secrets/{secret}"}
+    assert "authorization" not in runners  # the key is the gateway's, not each runner's
 
 
 @pytest.mark.parametrize(("service", "settings"), [("gateway", GatewaySettings), ("runner", RunnerSettings)])
@@ -145,7 +171,9 @@ def test_the_broker_is_the_one_that_is_started(service: str, settings: type[Any]
     conf = (DEPLOY / "nats" / "nats.conf").read_text()
     assert broker.hostname in SERVICES
     assert f'listen: "0.0.0.0:{broker.port}"' in conf
-    assert f"user: {broker.username}, password: $NATS_PASSWORD" in conf
+    allowed = f"password: $NATS_{service.upper()}_PASSWORD, permissions: $QUARTERHOUR_{service.upper()}"
+    assert broker.username == service
+    assert f"{{ user: {service}, {allowed} }}" in conf
     assert broker.query == "sync_interval=always"
     assert "  sync_interval: always" in conf
 
@@ -153,21 +181,24 @@ def test_the_broker_is_the_one_that_is_started(service: str, settings: type[Any]
 def test_nats_understands_its_configuration() -> None:
     done = subprocess.run(
         [nats_server_path(), "-t", "-c", DEPLOY / "nats" / "nats.conf"],
-        env={"NATS_PASSWORD": "p0"},
+        env={"NATS_GATEWAY_PASSWORD": "p0", "NATS_RUNNER_PASSWORD": "p1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert mounts("nats") == {"/etc/nats/nats-server.conf": "./nats/nats.conf", "/data": "nats-data"}
+    assert mounts("nats") == {
+        "/etc/nats/nats-server.conf": "./nats/nats.conf",
+        "/etc/nats/permissions.conf": "./nats/permissions.conf",
+        "/data": "nats-data",
+    }
 
 
-def test_nats_takes_the_largest_body_with_what_goes_along() -> None:
+def test_nats_takes_the_largest_message() -> None:
     (mebibytes,) = re.findall(
         r"^max_payload: (\d+)MB$", (DEPLOY / "nats/nats.conf").read_text(), re.MULTILINE
     )
-    largest = settings_of("gateway", GatewaySettings).request_bytes_max
-    assert int(mebibytes) * 1024 * 1024 >= largest + HEADER_BYTES_MAX
+    assert int(mebibytes) * 1024 * 1024 >= PAYLOAD_BYTES_MAX
 
 
 def test_only_what_is_meant_to_be_is_published_and_only_to_this_machine() -> None:
@@ -220,6 +251,7 @@ def test_a_prometheus_beside_up_is_told_the_same() -> None:
     everywhere = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
     here = everywhere.replace("gateway:8888", "localhost:8888")
     assert here != everywhere
+    here = re.sub(rf"^ *authorization:\n +credentials_file: {KEY_FILE}\n", "", here, flags=re.MULTILINE)
     assert yaml.safe_load(here) == read_yaml("prometheus/local.yml")
 
 
@@ -233,10 +265,12 @@ def test_a_prometheus_beside_up_is_told_the_same() -> None:
     ],
     ids=" ".join,
 )
-def test_promtool_is_content(arguments: tuple[str, ...]) -> None:
+def test_promtool_is_content(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    for file in (DEPLOY / "prometheus").iterdir():
+        (tmp_path / file.name).write_text(file.read_text().replace(KEY_FILE, file.name))
     done = subprocess.run(
         [program("promtool"), *arguments],
-        cwd=DEPLOY / "prometheus",
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,

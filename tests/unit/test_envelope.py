@@ -71,8 +71,8 @@ def test_a_cut_envelope_is_refused_or_shorter(invocation: Invocation, data: st.D
 
 
 def test_an_unknown_version_is_not_guessed_at() -> None:
-    with pytest.raises(UnknownVersion, match="has version 2"):
-        decode_invocation(pack({"v": 2}, b""))
+    with pytest.raises(UnknownVersion, match="has version 3"):
+        decode_invocation(pack({"v": 3}, b""))
 
 
 def test_the_body_is_carried_untouched() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.calls import MARGIN_S, Caller, choose
-from gateway.directory import SILENCE_S, Runners
+from gateway.directory import ROLL_CALL_S, SILENCE_S, Runners
 from gateway.problems import Code, Problem
 from quarterhour.broker.port import Answer, Beat, Stream
 from quarterhour.errors import BrokerUnavailable, RunnerGone
@@ -182,3 +182,29 @@ async def test_a_cancelled_call_leaves_nothing_behind() -> None:
         await call
     bench.pass_time(SILENCE_S + 1)
     assert bench.caller._under_way == {}
+
+
+async def test_a_gateway_that_has_only_begun_to_listen_waits_for_runners_to_be_heard() -> None:
+    async def succeed(_: str) -> Reply:
+        return Succeeded()
+
+    bench = Bench(succeed)
+    bench.runners.listen(bench.now)
+    async with asyncio.TaskGroup() as tasks:
+        call = tasks.create_task(bench.call())
+        await asyncio.sleep(0.05)
+        assert not call.done()
+        bench.beat("a")
+    assert call.result() == Succeeded()
+
+
+async def test_it_does_not_wait_for_long() -> None:
+    bench = Bench(never)
+    bench.runners.listen(bench.now)
+    async with asyncio.TaskGroup() as tasks:
+        call = tasks.create_task(bench.call())
+        await asyncio.sleep(0.05)
+        bench.now += ROLL_CALL_S
+    result = call.result()
+    assert isinstance(result, Problem)
+    assert result.code is Code.NO_RUNNER

@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RUNNERS_SIDE = {"__init__.py", "config.py", "install.py", "runtime.py"}  # they run in the runner
-PYTHON = ROOT / "runner" / "sandbox" / "python"
-WORKER = sorted(path for path in PYTHON.glob("*.py") if path.name not in RUNNERS_SIDE)
+FOLDERS = [ROOT / "runner" / "sandbox" / name for name in ("guarding", "python")]
+WORKER = sorted(path for folder in FOLDERS for path in folder.glob("*.py") if path.name not in RUNNERS_SIDE)
 AUTHORS = [ROOT / "quarterhour" / "__init__.py", ROOT / "quarterhour" / "authors.py"]
 SHARED = sorted((ROOT / "functions" / "mailer").glob("*.py"))
 
@@ -55,7 +55,7 @@ def test_the_example_mailer_is_of_the_standard_library(path: Path) -> None:
 
 
 def test_the_files_are_there() -> None:
-    assert {"worker.py", "zygote.py"} <= {path.name for path in WORKER}
+    assert {"confinement.py", "worker.py", "zygote.py"} <= {path.name for path in WORKER}
 
 
 def test_a_stranger_is_found(tmp_path: Path) -> None:

@@ -8,13 +8,15 @@ from quarterhour.errors import EnvelopeError
 from quarterhour.function import Mode
 from quarterhour.invocation import Invocation, Request, next_attempt
 from quarterhour.lifecycle import IllegalTransition, State
-from quarterhour.outcome import Error, Failed, Outcome, Succeeded, TimedOut
+from quarterhour.outcome import Cancelled, Error, Failed, Outcome, Succeeded, TimedOut
 from quarterhour.record import (
     LOGS_BYTES_MAX,
     RECORD_BYTES_MAX,
     Record,
     buried,
+    cancelled,
     decode_record,
+    delayed,
     due,
     encode_record,
     handed_back,
@@ -100,6 +102,45 @@ def test_it_can_be_buried_without_an_attempt() -> None:
     assert (record.state, record.reason, record.finished_at) == (State.DEAD, BuryReason.EXPIRED, 500)
     with pytest.raises(IllegalTransition):
         buried(record, BuryReason.EXPIRED, now=501.0)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        waiting(INVOCATION),
+        delayed(INVOCATION),
+        started(started(waiting(INVOCATION), runner="lost", now=1.0), runner="r", now=2.0),
+        after(waiting(INVOCATION), Failed(error=ERROR)),
+    ],
+)
+def test_whatever_has_not_ended_can_be_cancelled(record: Record) -> None:
+    end = cancelled(record, now=500.0)
+    assert (end.state, end.finished_at, end.next_attempt_at) == (State.CANCELLED, 500, None)
+    assert (end.notes, end.reason, end.attempts) == ((), None, record.attempts)
+    assert all(is_settled(end, attempt) for attempt in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        after(waiting(INVOCATION), Succeeded()),
+        buried(waiting(INVOCATION), BuryReason.EXPIRED, now=1.0),
+        cancelled(waiting(INVOCATION), now=1.0),
+    ],
+)
+def test_what_has_ended_cannot_be_cancelled(record: Record) -> None:
+    with pytest.raises(IllegalTransition):
+        cancelled(record, now=500.0)
+
+
+def test_the_attempt_that_was_ended_for_it_is_added_and_nothing_else() -> None:
+    record = cancelled(started(waiting(INVOCATION), runner="r", now=1.0), now=101.0)
+    end = after(record, Cancelled(), logs="half\n")
+    assert (end.state, end.finished_at, end.result) == (State.CANCELLED, 101, None)
+    assert [(one.outcome, one.logs) for one in end.attempts] == [("cancelled", "half\n")]
+    for outcome in (Succeeded(), Failed(error=ERROR), TimedOut(limit_s=3)):
+        with pytest.raises(IllegalTransition):
+            after(record, outcome)
 
 
 def test_a_final_record_takes_no_further_outcome() -> None:

@@ -1,6 +1,7 @@
 """A runner's first words: the host under which Prometheus finds it, and what it says before it beats."""
 
 import asyncio
+import math
 import socket
 from collections.abc import Collection
 from typing import cast
@@ -10,6 +11,7 @@ import pytest
 from quarterhour.broker.memory import MemoryBroker, Store
 from quarterhour.broker.port import Beat, BrokerOptions
 from quarterhour.clock import SystemClock
+from quarterhour.errors import BrokerUnavailable
 from quarterhour.function import Manifest
 from quarterhour.settings import RunnerSettings
 from runner import wiring
@@ -18,6 +20,7 @@ from runner.dependencies import Dependencies
 from runner.metrics import Metrics
 from runner.sandbox.pool import Sandbox
 from runner.wiring import Runner, _advertised
+from tests.waiting import eventually
 
 HERE = socket.gethostname()
 
@@ -64,21 +67,69 @@ class NoSandbox:
         pass
 
 
-async def test_its_functions_are_announced_before_it_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "BEAT_S", 0.01)
-    broker = SlowBroker()
-    settings = RunnerSettings(broker="memory://slow", drain_s=0)
-    runner = Runner(
-        settings,
+def runner_at(broker: MemoryBroker) -> Runner:
+    return Runner(
+        RunnerSettings(broker="memory://slow", drain_s=0),
         broker,
         cast("Sandbox", NoSandbox()),
         Metrics(slots=1),
         SystemClock(),
         dependencies=cast("Dependencies", None),
     )
-    stop = asyncio.Event()
+
+
+NOTHING = Catalog(entries={}, warnings=())
+
+
+async def test_its_functions_are_announced_before_it_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "BEAT_S", 0.01)
+    broker, stop = SlowBroker(), asyncio.Event()
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        tasks.create_task(runner.run(Catalog(entries={}, warnings=()), stop))
+        tasks.create_task(runner_at(broker).run(NOTHING, stop))
         await broker.heard.wait()
         stop.set()
     assert broker.said[:2] == ["functions", "beat"]
+
+
+class AwayAtFirst(SlowBroker):
+    """It gives no answer in time, `times` times."""
+
+    def __init__(self, times: float) -> None:
+        super().__init__()
+        self.times = times
+
+    async def prepare(self, functions: Collection[Manifest]) -> None:
+        self.times -= 1
+        if self.times >= 0:
+            self.said.append("nothing")
+            self.heard.set()
+            message = "The broker did not answer."
+            raise BrokerUnavailable(message)
+
+
+async def test_a_broker_that_is_slow_at_first_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "BEAT_S", 0.01)
+    broker, stop = AwayAtFirst(2), asyncio.Event()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(runner_at(broker).run(NOTHING, stop))
+        await eventually(lambda: "beat" in broker.said, what="it beat")
+        stop.set()
+    assert broker.said[:4] == ["nothing", "nothing", "functions", "beat"]
+
+
+async def test_a_broker_that_stays_slow_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "BEAT_S", 0.01)
+    monkeypatch.setattr(wiring, "PATIENCE_S", 0.05)
+    async with asyncio.timeout(10):
+        with pytest.raises(BaseExceptionGroup) as raised:
+            await runner_at(AwayAtFirst(math.inf)).run(NOTHING, asyncio.Event())
+    assert raised.group_contains(BrokerUnavailable)
+
+
+async def test_a_runner_that_is_told_to_end_does_not_wait_for_its_broker() -> None:
+    broker, stop = AwayAtFirst(math.inf), asyncio.Event()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(runner_at(broker).run(NOTHING, stop))
+        await broker.heard.wait()
+        stop.set()
+    assert "functions" not in broker.said

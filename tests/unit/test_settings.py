@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from quarterhour.errors import SettingsError
+from quarterhour.keys import Grant, Role
 from quarterhour.settings import (
     OPTIONS,
     GatewaySettings,
@@ -20,8 +21,10 @@ from quarterhour.settings import (
     settings_options,
     to_environment,
 )
+from quarterhour.users import Users
 
 PROCESSES = (GatewaySettings, RunnerSettings, UpSettings)
+GRANT = Grant(digest=b"\xa1" * 32, roles=frozenset({Role.READ, Role.INVOKE}), functions=("a-*", "b"))
 REQUIRED = {"broker": "nats://127.0.0.1:4222"}
 
 
@@ -65,16 +68,27 @@ def test_each_option_can_be_given_in_each_place(process: type[Any], tmp_path: Pa
         "request_bytes_max": (1000, 1000),
         "response_bytes_max": (2000, 2000),
         "stream_bytes_max": (3000, 3000),
+        "body_memory_bytes_max": (2097152, 2097152),
         "header_bytes_max": (4096, 4096),
         "waiting_max": (7, 7),
+        "requests_max": (7, 7),
+        "lateness_s": (0.5, 0.5),
         "waiting_age_s": (60, 60.0),
         "function_environment": ("SMTP_URL,A_B", ("SMTP_URL", "A_B")),
         "function_python": (sys.executable, Path(sys.executable)),
+        "function_user": ("200000-200999", Users(first=200_000, last=200_999)),
         "cache_dir": ("cache", tmp_path / "cache"),
         "expose_errors": (True, True),
         "call_scheduled": (True, True),
         "trusted_proxies": ("10.0.0.0/8, ::1", tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "::1")))),
+        "api_keys_file": ("keys", tmp_path / "keys"),
+        "api_keys": (f"sha256:{'a1' * 32} read,invoke a-*,b", (GRANT,)),
+        "allow_anonymous": (True, True),
+        "cors_origins": ("https://a.example,*", ("https://a.example", "*")),
+        "tls_cert": ("cert.pem", tmp_path / "cert.pem"),
+        "tls_key": ("key.pem", tmp_path / "key.pem"),
         "drain_s": (12, 12.0),
+        "grace_s": (2, 2.0),
         "withdraw_missing": (True, True),
         "watch": (False, False),
         "lease_s": (5, 5.0),
@@ -118,7 +132,7 @@ def test_each_option_can_be_given_in_each_place(process: type[Any], tmp_path: Pa
         ("port", "80.5", "a whole number from 0 to 65535"),
         ("runners", "0", "a whole number from 1 to 64"),
         ("slots", "9" * 5000, "a whole number from 1 to 1024"),
-        ("request_bytes_max", "6 MiB", "a number of bytes from 0 to 33554432"),
+        ("request_bytes_max", "6 MiB", "a number of bytes from 0 to 67108864"),
         ("server", "gunicorn", "hypercorn or granian"),
         ("log_format", "JSON", "auto or console or json"),
         ("expose_errors", "maybe", "true or false"),
@@ -131,6 +145,9 @@ def test_each_option_can_be_given_in_each_place(process: type[Any], tmp_path: Pa
         ("function_environment", "A=B", "names of environment variables, separated by commas"),
         ("trusted_proxies", "10.0.0.1/8", "networks such as 10.0.0.0/8 or addresses"),
         ("trusted_proxies", "everyone", "networks such as 10.0.0.0/8 or addresses"),
+        ("cors_origins", "app.example.com", "origins such as https://app.example.com"),
+        ("cors_origins", "https://app.example.com/", "origins such as https://app.example.com"),
+        ("tls_cert", "a\0b", "the path of a file"),
         ("function_python", "no-such-python", "a Python interpreter that can be run"),
         ("function_python", "/etc/passwd", "a Python interpreter that can be run"),
         ("functions", "a\0b", "the path of a folder"),
@@ -168,7 +185,7 @@ def test_a_bad_value_names_its_place_itself_and_what_is_allowed(
         ("functions = {}", "functions is {}, but must be the path of a folder."),
         ("synchronous_limit = 3", "synchronous_limit is no setting; do you mean synchronous-limit?"),
         ("leese = 3", "leese is no setting; do you mean lease?"),
-        ("qqqqqqq = 3", "qqqqqqq is no setting; there are advertise, background-limit, broker,"),
+        ("qqqqqqq = 3", "qqqqqqq is no setting; there are advertise, allow-anonymous, api-keys,"),
     ],
 )
 def test_a_bad_line_of_the_file_names_file_and_key(line: str, sentence: str, tmp_path: Path) -> None:
@@ -249,6 +266,19 @@ def test_a_password_is_not_shown(tmp_path: Path) -> None:
     assert "nats://***@there:4222" in text
 
 
+@pytest.mark.parametrize("text", ["qh_secret admin", "sha256:secret admin", "anonymous secret", "secret"])
+def test_a_line_of_api_keys_is_not_shown(text: str, tmp_path: Path) -> None:
+    said = refusal(tmp_path, QUARTERHOUR_API_KEYS=f"anonymous read; {text}")
+    assert said.startswith("QUARTERHOUR_API_KEYS has a bad line; line 2: it")
+    assert "secret" not in said
+    write(tmp_path / "quarterhour.toml", f"[quarterhour]\napi-keys = [{text!r}, 'anonymous read']")
+    said = refusal(tmp_path)
+    assert "[quarterhour] api-keys has a bad line; line 1: it" in said
+    assert "secret" not in said
+    write(tmp_path / "quarterhour.toml", "[quarterhour]\napi-keys = 3")
+    assert "api-keys must be lines as in a file of API keys" in refusal(tmp_path)
+
+
 def test_every_field_has_an_option_and_every_option_names_of_its_own() -> None:
     fields = {field.name for process in PROCESSES for field in dataclasses.fields(process)}
     assert fields == set(OPTIONS)
@@ -265,7 +295,7 @@ def test_the_defaults_of_up_are_those_of_its_children_but_for_five() -> None:
     }
     differing = {field for field in ours.keys() & theirs.keys() if ours[field] != theirs[field]}
     assert differing == {"broker", "cache_dir", "call_scheduled", "drain_s", "expose_errors", "watch"}
-    assert theirs.keys() - ours.keys() == {"withdraw_missing"}
+    assert theirs.keys() - ours.keys() == {"grace_s", "withdraw_missing"}
 
 
 def test_defaults_are_allowed_values_and_survive_being_written(tmp_path: Path) -> None:
@@ -279,6 +309,10 @@ def test_defaults_are_allowed_values_and_survive_being_written(tmp_path: Path) -
 def test_what_up_hands_to_its_children_arrives_whatever_the_file_says(tmp_path: Path) -> None:
     settings = dataclasses.replace(
         up(tmp_path, {"trusted_proxies": "10.0.0.0/8,::1", "function_environment": "A,B", "lease_s": "2.5"}),
+        api_keys=(GRANT, Grant(digest=None, roles=frozenset({Role.INVOKE}))),
+        api_keys_file=tmp_path / "keys",
+        tls_cert=tmp_path / "cert",
+        tls_key=tmp_path / "key",
         broker="nats://there:4222",
         cache_dir=tmp_path / "cache",
         expose_errors=False,
@@ -288,7 +322,7 @@ def test_what_up_hands_to_its_children_arrives_whatever_the_file_says(tmp_path: 
     for process in (GatewaySettings, RunnerSettings):
         child = load(process, {}, environment=to_environment(settings, process), directory=tmp_path)
         for field in dataclasses.fields(process):
-            if field.name != "withdraw_missing":
+            if field.name not in {"grace_s", "withdraw_missing"}:  # `up` gives them itself
                 assert getattr(child, field.name) == getattr(settings, field.name), field.name
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from runner.slots import CALLS_PER_SLOT, Place, Slots
+from runner.slots import BURST_S, CALLS_PER_SLOT, Place, Slots
 
 
 async def filled(total: int) -> tuple[Slots, list[Place]]:
@@ -108,3 +108,51 @@ async def test_background_work_goes_on_once_the_waiting_calls_have_given_up() ->
     assert not await call
     places[0].leave()
     assert await asyncio.wait_for(puller, 5) == 1
+
+
+async def test_calls_that_keep_coming_wait_one_for_each_slot() -> None:
+    now = 0.0
+    slots = Slots(2, lambda: now)
+    assert await slots.acquire(0)
+    assert await slots.acquire(0)
+    waiting = [asyncio.ensure_future(slots.acquire(10)) for _ in range(3)]
+    await asyncio.sleep(0)
+    now = BURST_S  # somebody has waited all the time since
+    assert not await slots.acquire(10)
+    slots.release()
+    slots.release()
+    assert await waiting[0]
+    assert await waiting[1]
+    waiting.append(asyncio.ensure_future(slots.acquire(10)))
+    await asyncio.sleep(0)
+    assert not waiting[3].done()  # two wait now
+    assert not await slots.acquire(10)
+    slots.release()
+    slots.release()
+    assert await waiting[2]
+    assert await waiting[3]
+    slots.release()
+    slots.release()
+    assert slots.free == 2
+    # Nobody waits any more: the next ones are a burst again.
+    assert await slots.acquire(0)
+    assert await slots.acquire(0)
+    burst = [asyncio.ensure_future(slots.acquire(10)) for _ in range(8)]
+    await asyncio.sleep(0)
+    assert not any(one.done() for one in burst)
+    assert not await slots.acquire(10)
+    for _ in range(10):
+        slots.release()
+    assert all([await one for one in burst])
+
+
+async def test_a_place_tells_once_how_long_it_had_its_slot() -> None:
+    now = 5.0
+    told: list[float | None] = []
+    slots = Slots(2, lambda: now)
+    places = [Place(slots, told.append) for _ in range(await slots.promise(2))]
+    await places[0].take()
+    now = 8.0
+    for place in (*places, *places):
+        place.leave()
+    assert told == [3.0, None]

@@ -149,7 +149,7 @@ class Append:
     async def _publish_batch(self, messages: list[Message]) -> int:
         """Store all or nothing; gives the sequence of the last one. Raises `Refused`."""
         batch = next(self._ids)
-        address, reply = self._link.expect()
+        address, reply = self._link.expect(messages[-1].subject)
         try:
             for number, message in enumerate(messages, start=1):
                 headers = message.headers | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}

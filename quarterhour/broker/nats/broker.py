@@ -3,10 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from quarterhour.broker.nats.access import open_access
 from quarterhour.broker.nats.address import Address, parse_address
 from quarterhour.broker.nats.append import Append
 from quarterhour.broker.nats.bells import Bells
+from quarterhour.broker.nats.bodies import Bodies
 from quarterhour.broker.nats.calls import Calls
+from quarterhour.broker.nats.cancelling import Cancelling
 from quarterhour.broker.nats.connection import open_link, running
 from quarterhour.broker.nats.directory import Directory
 from quarterhour.broker.nats.layout import Layout
@@ -24,7 +27,7 @@ __all__ = ["NatsBroker", "connect"]
 
 VERSION_MIN = (2, 12)
 BESIDES_BODY_BYTES = 256 * 1024  # request line, headers and earlier errors, as JSON
-BODY_BYTES_USUAL = 6 * 1024 * 1024
+PAYLOAD_BYTES_USUAL = 1024 * 1024  # what a server takes that is not told anything else
 
 
 class NatsBroker:
@@ -35,11 +38,13 @@ class NatsBroker:
         link: Link,
         *,
         calls: Calls,
+        bodies: Bodies,
         queue: Queue,
         schedules: Schedules,
         work: Work,
         who: Who,
         records: Records,
+        cancelling: Cancelling,
         directory: Directory,
         warnings: tuple[str, ...],
     ) -> None:
@@ -48,12 +53,15 @@ class NatsBroker:
         self.warnings = warnings
         self.lost = link.lost
         self.call, self.serve, self.stop_serving = calls.call, calls.serve, calls.stop_serving
+        self.keep_body, self.read_body = bodies.keep_body, bodies.read_body
+        self.remove_body, self.sweep_bodies = bodies.remove_body, bodies.sweep_bodies
         self.enqueue, self.tend = queue.enqueue, queue.tend
         self.cursors, self.place, self.unplace = schedules.cursors, schedules.place, schedules.unplace
         self.prepare, self.bells, self.pull = work.prepare, work.bells, work.pull
         self.renew, self.settle = work.renew, work.settle
         self.acknowledge, self.hand_back = work.acknowledge, work.hand_back
-        self.who_runs, self.answer_who_runs = who.runs, who.answer
+        self.who_runs, self.answer_who_runs = who.runs_surely, who.answer
+        self.cancel, self.on_cancelled = cancelling.cancel, cancelling.on_cancelled
         self.read, self.write = records.read, records.write
         self.status, self.changes = records.status, records.changes
         self.announce, self.withdraw = directory.announce, directory.withdraw
@@ -80,26 +88,36 @@ def body_bytes_max(payload_bytes_max: int) -> int:
 async def connect(options: BrokerOptions) -> AsyncIterator[Broker]:
     """A connection to NATS, with everything there that it needs.
 
-    Raises `SettingsError` for an address that is none, `BrokerUnavailable` if nobody is there or
-    lets us in, `BrokerUnsuitable` if the server cannot hold the promises.
+    Raises `SettingsError` for an address that is none or names a file that will not do,
+    `BrokerUnavailable` if nobody is there or lets us in, `BrokerUnsuitable` if the server cannot hold
+    the promises.
     """
     address, layout = parse_address(options.url), Layout(options)
+    access = open_access(address)
     async with open_link(
-        address, name=f"quarterhour {options.name}", lease_s=options.lease_s, clock=options.clock
+        address,
+        access,
+        name=f"quarterhour {options.name}",
+        inbox=layout.inbox(options.name),
+        lease_s=options.lease_s,
+        clock=options.clock,
     ) as link:
         stream = Stream(link, layout)
         await _prepare(link, stream, address)
         append, bells = Append(link), Bells(link, layout, stream)
         calls = Calls(link, layout)
-        who = Who(link, layout)
+        who = Who(link, layout, options.clock)
         records = Records(link, layout, stream, append, who)
         directory = Directory(link, layout, stream)
         async with running(link, append.run(), bells.run(), calls.run()):
+            if stream.replicas > 1:
+                await link.subscribe(layout.new_leaders, link.on_new_leader)
             await directory.listen()
             await calls.listen()
             yield NatsBroker(
                 link,
                 calls=calls,
+                bodies=Bodies(link, layout, stream, dead_letter_s=options.dead_letter_s),
                 queue=Queue(layout, stream, append, bells, options.clock),
                 schedules=Schedules(layout, stream, append, bells, options.clock),
                 work=Work(
@@ -113,8 +131,11 @@ async def connect(options: BrokerOptions) -> AsyncIterator[Broker]:
                 ),
                 who=who,
                 records=records,
+                cancelling=Cancelling(
+                    link, layout, stream=stream, append=append, records=records, clock=options.clock
+                ),
                 directory=directory,
-                warnings=_warnings(link, stream, address),
+                warnings=(*access.warnings, *_warnings(link, stream, address)),
             )
 
 
@@ -148,10 +169,9 @@ def _warnings(link: Link, stream: Stream, address: Address) -> tuple[str, ...]:
             "says `sync_interval: always`, a power failure can lose work of the last minutes that was "
             "answered with 202. If it does, add ?sync_interval=always to --broker."
         )
-    body = body_bytes_max(link.payload_bytes_max)
-    if body < BODY_BYTES_USUAL:
+    if link.max_payload < PAYLOAD_BYTES_USUAL:
         found.append(
-            f"The max_payload of NATS leaves {body} bytes for the body of a request or response; "
-            "8MB in its configuration leaves room for the usual 6 MiB."
+            f"NATS takes messages of {link.max_payload} bytes: headers, results and logs may not fit. "
+            "Its own default, max_payload: 1MB, is enough for bodies of any size."
         )
     return tuple(found)

@@ -1,18 +1,22 @@
 """Opening a connection to NATS: each server has one try at first, and as many as it takes later."""
 
 import asyncio
+import re
+import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import nats.errors
+import nkeys
 import structlog
 from nats.aio.client import Client
 
+from quarterhour.broker.nats.access import Access
 from quarterhour.broker.nats.address import Address
 from quarterhour.broker.nats.link import Link
 from quarterhour.clock import Clock
-from quarterhour.errors import BrokerUnavailable
+from quarterhour.errors import BrokerUnavailable, SettingsError
 
 __all__ = ["open_link", "running"]
 
@@ -24,17 +28,22 @@ PING_EVERY_S = 10
 PINGS_UNANSWERED_MAX = 2
 CLOSE_S = 2.0
 
+_DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')  # lowered by nats-py
+_VERBS = {"publish": "publish", "subscription": "subscribe"}
+
 
 @asynccontextmanager
-async def open_link(address: Address, *, name: str, lease_s: float, clock: Clock) -> AsyncIterator[Link]:
+async def open_link(
+    address: Address, access: Access, *, name: str, inbox: str, lease_s: float, clock: Clock
+) -> AsyncIterator[Link]:
     """A connection to one of the servers; once it has been there, it is tried again for ever.
 
     Raises `BrokerUnavailable`, soon, if none of them can be reached or lets us in at first.
     """
-    client = Client()
-    link = Link(client, address, lease_s=lease_s, clock=clock)
+    client = _Client()
+    link = Link(client, address, inbox=inbox, lease_s=lease_s, clock=clock)
     try:
-        await _connect(client, link, address, name)
+        await _connect(client, link, address, access.options | {"name": name})
         async with running(link, link.watch()):
             await link.hear_replies()
             yield link
@@ -68,13 +77,63 @@ async def running(link: Link, *jobs: Coroutine[Any, Any, None]) -> AsyncIterator
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _connect(client: Client, link: Link, address: Address, name: str) -> None:
+class _NoTls(nats.errors.Error):
+    """The server offers no encryption, where it was asked for."""
+
+
+class _WantsTls(nats.errors.Error):
+    """The server wants encryption, where none was asked for."""
+
+
+class _Client(Client):
+    """nats-py's own, except that encryption is what the URL says, not what the server says.
+
+    By itself it would talk to a `tls://` server in the clear, password included, if that server, or
+    whoever has come between, says that it knows no TLS; and guess at certificates for `nats://`.
+    """
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """Asked for when the server wants TLS."""
+        if not self._encrypts:
+            raise _WantsTls
+        return super().ssl_context
+
+    def _connect_command(self) -> bytes:
+        """What logs in, made when the server has said what it wants."""
+        if self._encrypts and not self._server_info.get("tls_required"):
+            raise _NoTls
+        try:
+            return super()._connect_command()
+        except (SettingsError, nkeys.NkeysError, ValueError) as error:
+            # A file that was written anew and will not do. Others would end nats-py's task, and all tries.
+            raise nats.errors.Error(str(error)) from error
+
+    async def _process_connect_init(self) -> None:
+        """Log in, on a new connection: nats-py leaves it open where that fails, for every try one more."""
+        try:
+            await super()._process_connect_init()
+        except BaseException:
+            if self._transport is not None:
+                self._transport.close()  # type: ignore[no-untyped-call]
+            raise
+
+    @property
+    def _encrypts(self) -> bool:
+        return self._current_server is not None and self._current_server.uri.scheme == "tls"
+
+
+async def _connect(client: Client, link: Link, address: Address, options: dict[str, Any]) -> None:
     failures: list[Exception] = []
     all_failed = asyncio.Event()
 
     async def on_error(error: Exception) -> None:
-        if link.connected:
+        if (denied := _DENIED.search(str(error))) is not None:
+            link.on_denied(_VERBS[denied[1]], denied[2])
+        elif link.connected:
             log.warning("broker_error", broker=address.place, why=repr(error))
+        elif connecting.done():
+            link.on_still_away(_why(error, address))
         elif not all_failed.is_set():
             failures.append(error)
             if len(failures) >= len(address.servers):
@@ -83,7 +142,7 @@ async def _connect(client: Client, link: Link, address: Address, name: str) -> N
     connecting = asyncio.create_task(
         client.connect(
             servers=list(address.servers),
-            name=name,
+            **options,
             error_cb=on_error,
             disconnected_cb=link.on_away,
             reconnected_cb=link.on_back,
@@ -111,7 +170,30 @@ async def _connect(client: Client, link: Link, address: Address, name: str) -> N
 
 
 def _why(error: BaseException, address: Address) -> str:
+    match error:
+        case _NoTls():
+            return (
+                f"The broker at {address.place} offers no TLS: set it up there, or write nats:// in --broker."
+            )
+        case _WantsTls():
+            return f"The broker at {address.place} wants TLS: write tls:// instead of nats:// in --broker."
+        case ssl.SSLCertVerificationError():
+            return (
+                f"The certificate of the broker at {address.place} is not trusted: {error.verify_message}. "
+                "Name the authority that issued it with ca=FILE in --broker."
+            )
+    if address.encrypted and isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError):
+        # Since TLS 1.3 a server looks at our certificate after the handshake, and often ends without a word.
+        return (
+            f"The broker at {address.place} ended the encrypted connection ({error}). "
+            "It may want a certificate that it trusts: cert= and key= in --broker."
+        )
     if "authorization" in str(error).lower():
-        return f"The broker at {address.place} does not accept this user and password; see --broker."
+        return f"The broker at {address.place} does not accept this {_login(address)}; see --broker."
     reason = getattr(error, "strerror", None) or str(error) or "no answer"
     return f"The broker at {address.place} cannot be reached ({reason}). Does it run, and is --broker right?"
+
+
+def _login(address: Address) -> str:
+    named = {"creds": "credentials file", "nkey": "nkey", "token": "token"}
+    return next((text for name, text in named.items() if name in address.files), "user and password")

@@ -57,7 +57,7 @@ class Directory:
     async def withdraw(self, names: Collection[str]) -> None:
         """Make functions unknown."""
         for name in names:
-            await self._stream.purge(self._layout.function_key(name), bucket=True)
+            await self._stream.purge(self._layout.function_key(name), name=self._layout.bucket)
         await self._link.publish(self._layout.functions_changed)
 
     async def functions(self) -> Mapping[str, Manifest]:

@@ -4,7 +4,9 @@ It exists because nats-py waits where it should fail: while the servers are away
 published, and requests under way are not told. Here whatever is asked while they are away raises
 `BrokerUnavailable` at once, and so does everything that waits at the moment they go.
 
-All replies come to one subscription of our own, `<inbox>.<token>`, and the token finds the waiter.
+Replies come to subscriptions of our own, and the last of their address, the token, finds the waiter:
+those of the server to `<inbox>.<token>`, where no client may publish, so that none can say "stored"
+in its place, and those of other clients to `<inbox>.peer.<token>`.
 """
 
 import asyncio
@@ -27,6 +29,7 @@ from quarterhour.clock import Clock
 from quarterhour.errors import BrokerUnavailable, TooLarge
 
 __all__ = [
+    "Denied",
     "Link",
     "Msg",
     "NoAnswer",
@@ -41,6 +44,10 @@ log = structlog.get_logger()
 WATCH_EVERY_S = 0.5
 CALM_S = 1.0  # by then everybody who lives is connected again, and can say what he runs
 STUCK_S = 10.0  # nats-py can hang for minutes in closing a dead socket
+PEER = "peer."
+DENIALS_LOGGED_MAX = 100
+GRANT = "What it has to be allowed is in deploy/nats/permissions.conf."
+ENDS = frozenset({"204", "404"})  # of what is read from a stream: no more, and nothing at all
 HEADERS_BYTES_MAX = 1024  # ours are names and numbers of bounded length
 
 Headers = dict[str, str]
@@ -64,36 +71,62 @@ class Refused(BrokerUnavailable):
         self.status: int = error.get("code", 0)
 
 
+class Denied(Refused):
+    """The server does not let this user do something, and what to change."""
+
+    def __init__(self, verb: str, subject: str) -> None:
+        """`verb`: publish or subscribe, to `subject`."""
+        super().__init__({"code": 403, "description": f"this user may not {verb} to {subject}"})
+
+
 class Link:
     """A connection that is open, away for a while, or closed for good."""
 
-    def __init__(self, client: Client, address: Address, *, lease_s: float, clock: Clock) -> None:
-        """`open_link` makes these."""
+    def __init__(self, client: Client, address: Address, *, inbox: str, lease_s: float, clock: Clock) -> None:
+        """`open_link` makes these. `inbox`: what the addresses for replies begin with."""
         self.place = address.place
         self.doubtful_until = 0.0
-        self.calm_at = 0.0
+        self.calm_at = clock.boot() + CALM_S
+        self.connections = 1  # how often we were connected
         self._client = client
         self._clock = clock
         self._lease_s = lease_s
         self.token = client.new_inbox().rpartition(".")[2]  # ours alone, in the whole cluster
-        self.inbox = f"_INBOX.{self.token}."
+        self.inbox = f"{inbox}.{self.token}."
         self._tokens = itertools.count()
-        self._replies: dict[str, asyncio.Future[Msg]] = {}
-        self._queues: dict[str, asyncio.Queue[Msg | None]] = {}
-        self.on_delivery: Callable[[Msg], Awaitable[None]] = _ignore
+        # By token: what was asked, in case that it is denied, and who waits for the reply.
+        self._replies: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
+        self._queues: dict[str, tuple[str, asyncio.Queue[Msg | Exception]]] = {}
         self.when_away: list[Callable[[], None]] = []  # called when no reply will come to what was asked
+        self._denied: set[str] = set()
+        self._away_because = ""
         self._closed = asyncio.Event()
         self._told_away = asyncio.Event()
 
     @property
     def connected(self) -> bool:
-        """Whether a server is there now."""
-        return self._client.is_connected
+        """Whether a server is there now, and what that means for deliveries is noted."""
+        return self._client.is_connected and not self._told_away.is_set()
+
+    @property
+    def server_id(self) -> str:
+        """The id of the server that we are connected to; it has a new one after each start."""
+        return str(self._client._server_info["server_id"])  # noqa: SLF001 - nats-py shows all but this
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the servers may have forgotten who has what."""
+        return self._clock.boot() < self.doubtful_until
 
     @property
     def payload_bytes_max(self) -> int:
         """The largest message, less the room for our headers."""
-        return self._client.max_payload - HEADERS_BYTES_MAX
+        return self.max_payload - HEADERS_BYTES_MAX
+
+    @property
+    def max_payload(self) -> int:
+        """What the server calls so: the largest message in bytes, with headers."""
+        return self._client.max_payload
 
     @property
     def version(self) -> tuple[int, int]:
@@ -136,11 +169,14 @@ class Link:
         except nats.errors.Error as error:
             raise self.away() from error
 
-    def expect(self) -> tuple[str, asyncio.Future[Msg]]:
-        """An address for one reply, and the reply to come. `forget` the address in the end."""
-        token = str(next(self._tokens))
+    def expect(self, subject: str, *, of_peer: bool = False) -> tuple[str, asyncio.Future[Msg]]:
+        """An address for one reply to what is sent to `subject`, and the reply. `forget` it in the end.
+
+        `of_peer`: the reply is another client's, not the server's own.
+        """
+        token = self._token(of_peer=of_peer)
         reply: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        self._replies[token] = reply
+        self._replies[token] = subject, reply
         return self.inbox + token, reply
 
     def forget(self, address: str) -> None:
@@ -153,9 +189,11 @@ class Link:
         payload: bytes = b"",
         headers: Headers | None = None,
         timeout_s: float | None = ANSWER_S,
+        *,
+        of_peer: bool = False,
     ) -> Msg:
-        """The first answer to a message. Raises `NoAnswer`, `NoResponders`."""
-        address, reply = self.expect()
+        """The first answer to a message. Raises `NoAnswer`, `NoResponders`, `Denied`."""
+        address, reply = self.expect(subject, of_peer=of_peer)
         try:
             await self.publish(subject, payload, address, headers)
             return await self.answer(reply, timeout_s)
@@ -194,39 +232,66 @@ class Link:
         return answer
 
     @contextmanager
-    def many_replies(self) -> Iterator[tuple[str, asyncio.Queue[Msg | None]]]:
-        """An address for any number of replies, and their queue; None in it: the connection is away."""
-        token = str(next(self._tokens))
-        queue: asyncio.Queue[Msg | None] = asyncio.Queue()
-        self._queues[token] = queue
+    def many_replies(
+        self, subject: str, *, of_peers: bool = False
+    ) -> Iterator[tuple[str, asyncio.Queue[Msg | Exception]]]:
+        """An address for any number of replies to what is sent to `subject`, and their queue.
+
+        An exception in it says why no more will come. `of_peers`: they are other clients'.
+        """
+        token = self._token(of_peer=of_peers)
+        queue: asyncio.Queue[Msg | Exception] = asyncio.Queue()
+        self._queues[token] = subject, queue
         try:
             yield self.inbox + token, queue
         finally:
             del self._queues[token]
 
     async def collect(self, subject: str, body: dict[str, Any]) -> list[Msg]:
-        """All the messages that answer a request, up to the one with a status that ends them."""
+        """All the messages that answer a request, up to the one whose status says that there are no more.
+
+        Raises `NoResponders`, `Refused`, `NoAnswer`.
+        """
         found: list[Msg] = []
-        with self.many_replies() as (address, queue):
+        with self.many_replies(subject) as (address, queue):
             await self.publish(subject, orjson.dumps(body), address)
             try:
                 async with asyncio.timeout(ANSWER_S):
-                    while (message := await queue.get()) is not None:
-                        if has_status(message):
+                    while True:
+                        message = await queue.get()
+                        if isinstance(message, Exception):
+                            raise message
+                        if self.is_end(message):
                             return found
                         found.append(message)
             except TimeoutError:
                 raise self._no_answer(ANSWER_S) from None
-        raise self.away()
+
+    def is_end(self, message: Msg) -> bool:
+        """Whether a status says that there is no message, or no further one.
+
+        Another one says nothing of the kind: a server that is still starting, or cannot store, must
+        not be taken for an empty one. Raises `NoResponders` or `Refused` for it.
+        """
+        if not has_status(message) or message.headers is None:
+            return False
+        status = message.headers["Status"]
+        if status == "503":
+            text = f"The broker at {self.place} does not serve its streams now."
+            raise NoResponders(text)
+        if status not in ENDS:
+            description = message.headers.get("Description", f"status {status}")
+            raise Refused({"description": description, "code": int(status)})
+        return True
 
     async def subscribe(self, subject: str, hear: Callable[[Msg], Awaitable[None]]) -> Subscription:
         """Have `hear` called for each message from now on; it must not wait long.
 
         The servers know of it when this returns: what is sent later, over any connection to the
-        same server, arrives.
+        same server, arrives. Raises `Denied`.
         """
         subscription = await self.subscribe_soon(subject, hear)
-        await self.barrier()
+        await self.barrier(subject)
         return subscription
 
     async def subscribe_soon(self, subject: str, hear: Callable[[Msg], Awaitable[None]]) -> Subscription:
@@ -251,12 +316,13 @@ class Link:
                 await asyncio.sleep(0)
         await self.unsubscribe(subscription)
 
-    async def barrier(self) -> None:
+    async def barrier(self, subject: str = "") -> None:
         """Return when the server has done all that this connection told it so far.
 
-        A flush is none: its ping overtakes what nats-py still holds.
+        Raises `Denied` if that was to subscribe to `subject`, which it may not. (A flush is no barrier:
+        its ping overtakes what nats-py still holds.)
         """
-        address, reply = self.expect()
+        address, reply = self.expect(subject, of_peer=True)
         try:
             await self.publish(address)
             await self.answer(reply)
@@ -265,35 +331,52 @@ class Link:
 
     # Within
 
+    def _token(self, *, of_peer: bool) -> str:
+        return f"{PEER if of_peer else ''}{next(self._tokens)}"
+
     def _no_answer(self, timeout_s: float | None) -> NoAnswer:
         return NoAnswer(f"The broker at {self.place} did not answer within {timeout_s:g} s.")
 
     async def hear_replies(self) -> None:
         """Begin to receive replies."""
-        await self.subscribe(f"{self.inbox}*", self._hear)
+        await self.subscribe_soon(f"{self.inbox}*", self._hear)
+        await self.subscribe(f"{self.inbox}{PEER}*", self._hear)
 
     async def _hear(self, message: Msg) -> None:
-        if not message.subject.startswith(self.inbox):
-            await self.on_delivery(message)  # JetStream delivers under the message's own subject
-            return
         token = message.subject[len(self.inbox) :]
-        reply = self._replies.pop(token, None)
-        if reply is not None:
-            if not reply.done():
-                reply.set_result(message)
-        elif (queue := self._queues.get(token)) is not None:
-            queue.put_nowait(message)
+        if (asked := self._replies.pop(token, None)) is not None:
+            if not asked[1].done():
+                asked[1].set_result(message)
+        elif (many := self._queues.get(token)) is not None:
+            many[1].put_nowait(message)
 
     def drop_waiters(self) -> None:
         """Tell everybody who waits for a reply that none will come."""
-        replies, self._replies = self._replies, {}
-        for reply in replies.values():
-            if not reply.done():
-                reply.set_exception(self.away())
-        for queue in self._queues.values():
-            queue.put_nowait(None)
+        self._fail(lambda _: self.away())
         for drop in self.when_away:
             drop()
+
+    def _fail(self, why: Callable[[str], Exception | None]) -> None:
+        """Tell those who wait for a reply to what they sent to a subject `why` none comes, if it says so."""
+        for subject, reply in self._replies.values():
+            if not reply.done() and (error := why(subject)) is not None:
+                reply.set_exception(error)
+        for subject, queue in self._queues.values():
+            if (error := why(subject)) is not None:
+                queue.put_nowait(error)
+
+    def on_denied(self, verb: str, lowered: str) -> None:
+        """The server has denied something, and says so once: whoever waits for it learns it now.
+
+        `lowered`: the subject as nats-py hands it on, in lower case.
+        """
+        waiting = [subject for subject, _ in (*self._replies.values(), *self._queues.values())]
+        named = next((subject for subject in waiting if subject.lower() == lowered), lowered)
+        if lowered not in self._denied and len(self._denied) < DENIALS_LOGGED_MAX:
+            self._denied.add(lowered)  # a beat would say so every second
+            log.error("broker_denied", broker=self.place, why=f"{Denied(verb, named)} {GRANT}")
+        no_replies = lowered.startswith(self.inbox.lower())
+        self._fail(lambda subject: Denied(verb, named) if no_replies or subject == named else None)
 
     async def watch(self) -> None:
         """Notice that the server is away even where nats-py hangs before it says so."""
@@ -317,21 +400,29 @@ class Link:
         if not self._closed.is_set():
             log.warning("broker_away", broker=self.place)
 
+    def on_still_away(self, why: str) -> None:
+        """Another try has failed: several times a second, so only what is new is said."""
+        if why != self._away_because:
+            self._away_because = why
+            log.warning("broker_still_away", broker=self.place, why=why)
+
     async def on_back(self) -> None:
         """nats-py is connected again: for one lease, the server may have forgotten deliveries."""
         self._told_away.clear()
+        self.connections += 1
+        self._away_because = ""
         now = self._clock.boot()
         self.doubtful_until, self.calm_at = now + self._lease_s, now + CALM_S
         log.warning("broker_back", broker=self.place)
+
+    async def on_new_leader(self, _: Msg) -> None:
+        """In a cluster another server sees to a queue from now on: it may not know the latest deliveries."""
+        self.doubtful_until = max(self.doubtful_until, self._clock.boot() + self._lease_s)
 
     async def on_closed(self) -> None:
         """nats-py has given up."""
         self.drop_waiters()
         self._closed.set()
-
-
-async def _ignore(_: Msg) -> None:
-    """What comes of pulls before anybody pulls: nothing."""
 
 
 def has_status(message: Msg) -> bool:

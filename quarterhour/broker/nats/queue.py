@@ -4,20 +4,23 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
+import orjson
+
 from quarterhour.broker.names import function_token
 from quarterhour.broker.nats.append import Append
 from quarterhour.broker.nats.bells import Bells
-from quarterhour.broker.nats.layout import Layout
+from quarterhour.broker.nats.layout import Layout, Message
 from quarterhour.broker.nats.stream import Backlog, Overview, Stream
-from quarterhour.broker.port import ANSWER_S, Depth
+from quarterhour.broker.port import ANSWER_S, Depth, Key
 from quarterhour.clock import Clock
-from quarterhour.errors import BrokerUnavailable
+from quarterhour.errors import BrokerUnavailable, Conflict, KeyReused
 from quarterhour.invocation import Invocation
 
 __all__ = ["Queue"]
 
 TRIM_EVERY_S = 3.0
 TRIM_AT_ONCE_MAX = 10_000  # sequences: tens of milliseconds
+KEY_TRIES_MAX = 3  # a key that has just been found taken may be at its end in the next moment
 
 
 class Queue:
@@ -35,21 +38,44 @@ class Queue:
         self._trimmed_at = clock.boot()
         self._counted: set[str] = set()  # functions whose delayed invocations the server counts
 
-    async def enqueue(self, invocation: Invocation) -> None:
-        """Store an invocation, once for each id, and ring for it if it is due."""
+    async def enqueue(self, invocation: Invocation, key: Key | None = None) -> str:
+        """Store an invocation, once for each id and each key, and ring for it if it is due."""
         now = self._clock.now()
         message = self._layout.accepted(invocation, now)
-        if invocation.due_at <= now:
+        is_due = invocation.due_at <= now
+        if is_due and key is None:
             await self._append.store(message)
+            stored = invocation.id
+        else:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    if not is_due:
+                        await self._count_delayed(invocation.function)
+                    stored = await self._store_once(invocation, message, key)
+            except TimeoutError:
+                text = f"The broker did not store the invocation within {ANSWER_S:g} s."
+                raise BrokerUnavailable(text) from None
+        if is_due and stored == invocation.id:
             self._bells.ring_soon(invocation.function)
-            return
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                await self._count_delayed(invocation.function)
-                await self._append.store(message)
-        except TimeoutError:
-            text = f"The broker did not store the delayed invocation within {ANSWER_S:g} s."
-            raise BrokerUnavailable(text) from None
+        return stored
+
+    async def _store_once(self, invocation: Invocation, message: Message, key: Key | None) -> str:
+        """Store the message with its key, unless the key is known; gives the id that is stored with it."""
+        if key is None:
+            await self._append.store(message)
+            return invocation.id
+        for _ in range(KEY_TRIES_MAX):
+            # A look first, since a repeat that is tried would spoil the batch of its neighbours.
+            known = await self._stream.last(self._layout.key(invocation.function, key))
+            if known is not None:
+                return _first_id(known.data, key)
+            try:
+                await self._append.store(self._layout.keyed(invocation, key), message)
+            except Conflict:
+                continue  # another one with this key, at the same moment
+            return invocation.id
+        text = "Others were storing the same idempotency key all the time."
+        raise BrokerUnavailable(text)
 
     async def _count_delayed(self, function: str) -> None:
         """Nothing is delayed uncounted: what cannot be seen has no bound."""
@@ -122,3 +148,12 @@ class Queue:
         for sequence in (*steps, backlog.settled):
             await self._stream.purge(everything, below=sequence + 1)
         self._trimmed[backlog.function] = backlog.settled
+
+
+def _first_id(stored: bytes, key: Key) -> str:
+    """The id of the invocation that came with the key first. Raises `KeyReused`."""
+    first: dict[str, str] = orjson.loads(stored)
+    if first["fingerprint"] != key.fingerprint:
+        message = f"The idempotency key belongs to another request, that of invocation {first['id']}."
+        raise KeyReused(message)
+    return first["id"]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from quarterhour.broker.nats.append import Append
 from quarterhour.broker.nats.layout import Layout, Place
@@ -16,10 +16,18 @@ from quarterhour.invocation import Invocation, decode_invocation
 from quarterhour.lifecycle import FINAL, State
 from quarterhour.record import Record, decode_record, delayed, due, encode_record, waiting
 
-__all__ = ["Records"]
+__all__ = ["Known", "Records"]
 
 # The hint comes when a record is sent, which is before it is stored: look soon, and again.
 LOOK_AFTER_HINT_S = (0.002, 0.01, 0.05, 0.25, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """The record of an invocation as it is now, stored or not, and the attempt that waits or runs."""
+
+    record: Record
+    work: tuple[Place, Stored] | None = None
 
 
 class Records:
@@ -56,21 +64,28 @@ class Records:
 
     async def status(self, invocation_id: str) -> Status | None:
         """What is known of an invocation, None if nothing is."""
+        known = await self.known(invocation_id)
+        if known is None:
+            return None
+        return Status(record=known.record, run=await self._run_of(*known.work) if known.work else None)
+
+    async def known(self, invocation_id: str) -> Known | None:
+        """The same, without asking who runs it."""
         found = await self._stream.last_of_each(self._layout.everything_about(invocation_id))
         record = self._record_among(found)
         if record is not None and record.state in FINAL:
-            return Status(record=record)
+            return Known(record=record)
         work = self._latest_work(found)
         if work is None:
-            return Status(record=record) if record is not None else None
+            return Known(record=record) if record is not None else None
         place, stored = work
         invocation = self._invocation(place, stored)
         if self._layout.parts(stored.subject)[0] == "s":
-            return Status(record=delayed(invocation))
+            return Known(record=delayed(invocation))
         record = due(record, invocation) if record is not None else waiting(invocation)
         if record.attempt != place.attempt or record.state is State.RETRYING:
-            return Status(record=record)  # what lies there is settled, and will be removed
-        return Status(record=record, run=await self._run_of(place, stored))
+            return Known(record=record)  # what lies there is settled, and will be removed
+        return Known(record=record, work=work)
 
     def _record_among(self, found: Sequence[Stored]) -> Record | None:
         for stored in found:

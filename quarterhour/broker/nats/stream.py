@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quarterhour.broker.nats.layout import CONSUMER_PREFIX, COUNTER_PREFIX, Layout, seconds_of
-from quarterhour.broker.nats.link import Link, Msg, Refused, has_status
+from quarterhour.broker.nats.link import Denied, Link, Msg, Refused, has_status
+from quarterhour.errors import BrokerUnavailable
 
 __all__ = ["Backlog", "Overview", "Stored", "Stream"]
 
@@ -15,6 +16,11 @@ NOT_FOUND = 404
 STREAM_EXISTS = 10058
 CREATE_TRIES = 5
 PAGE = 256
+
+_MISSING = {
+    "CREATE": "NATS has no stream {} yet, and this user may not create it",
+    "UPDATE": "The stream {} of NATS is not set as this version needs it, and this user may not change it",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,7 @@ class Stream:
         wanted = {"num_replicas": replicas} if replicas is not None else {}
         config = await self._ensure(self._layout.stream_config() | wanted)
         self._replicas = config.get("num_replicas", 1)
+        await self._ensure(self._layout.bodies_config() | wanted)
         await self._ensure(self._layout.bucket_config() | wanted)
 
     async def _ensure(self, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -88,6 +95,9 @@ class Stream:
                     return existing
             try:
                 answer = await self._link.api(f"STREAM.{verb}.{name}", config)
+            except Denied:
+                message = f"{_MISSING[verb].format(name)}: start a process first whose user may."
+                raise BrokerUnavailable(message) from None
             except Refused as refused:
                 if refused.number != STREAM_EXISTS and refused.status != NOT_FOUND:
                     raise
@@ -103,26 +113,42 @@ class Stream:
         """The message at `subject`, as the leader of a cluster has it."""
         if self._replicas > 1:
             return await self._last_of_leader(subject)
-        return _stored(await self._link.request(f"$JS.API.DIRECT.GET.{self._layout.stream}.{subject}"))
+        message = await self._link.request(f"$JS.API.DIRECT.GET.{self._layout.stream}.{subject}")
+        return None if self._link.is_end(message) else _stored(message)
 
     async def _last_of_leader(self, subject: str) -> Stored | None:
-        # A direct get may be answered by a replica that lags.
+        # A direct get may be answered by a replica that lags: seen just after another leader was elected.
+        return await self._of_leader(self._layout.stream, {"last_by_subj": subject})
+
+    async def _of_leader(self, name: str, which: dict[str, Any]) -> Stored | None:
         try:
-            answer = await self._link.api(f"STREAM.MSG.GET.{self._layout.stream}", {"last_by_subj": subject})
+            answer = await self._link.api(f"STREAM.MSG.GET.{name}", which)
         except Refused as refused:
             if refused.status == NOT_FOUND:
                 return None
             raise
         message = answer["message"]
         return Stored(
-            subject=subject,
+            subject=message["subject"],
             sequence=message["seq"],
             stored_at=seconds_of(message["time"]),
             data=b64decode(message.get("data", "")),
         )
 
+    async def last_sequence(self) -> int:
+        """The sequence of the message that was stored last, 0 if none ever was."""
+        state = (await self._link.api(f"STREAM.INFO.{self._layout.stream}"))["state"]
+        return int(state["last_seq"])
+
     async def last_of_each(self, filters: list[str]) -> list[Stored]:
-        """The message at each subject that one of `filters` matches; at most about a thousand."""
+        """The message at each subject that one of `filters` matches; at most about a thousand.
+
+        Of a cluster it is the last one of each filter, as the leader has it. They are looked for one
+        after the other: what moves on to where a later filter matches is found twice rather than never.
+        """
+        if self._replicas > 1:
+            last = [await self._last_of_leader(filter_subject) for filter_subject in filters]
+            return [stored for stored in last if stored is not None]
         body = {"multi_last": filters}
         found = await self._link.collect(f"$JS.API.DIRECT.GET.{self._layout.stream}", body)
         return [stored for message in found if (stored := _stored(message)) is not None]
@@ -132,6 +158,14 @@ class Stream:
         body = {"seq": sequence, "next_by_subj": filter_subject, "batch": 1}
         found = await self._link.collect(f"$JS.API.DIRECT.GET.{self._layout.stream}", body)
         return _stored(found[0]) if found else None
+
+    async def pieces(self, subject: str, sequence: int, count: int) -> list[Stored]:
+        """The first messages of a body from `sequence` on, at most `count`; none: there are none."""
+        body = {"seq": sequence, "next_by_subj": subject, "batch": count}
+        found = await self._link.collect(f"$JS.API.DIRECT.GET.{self._layout.bodies}", body)
+        if not found and self._replicas > 1:  # as above
+            return [one] if (one := await self._of_leader(self._layout.bodies, body)) is not None else []
+        return [stored for message in found if (stored := _stored(message)) is not None]
 
     async def all_of_bucket(self) -> AsyncIterator[Stored]:
         """Every message of the bucket of functions, read in pages."""
@@ -176,9 +210,12 @@ class Stream:
 
     async def backlog(self, function: str) -> Backlog | None:
         """The queue of one function; None if it has none yet."""
+        info = await self._consumer(self._layout.consumer(function))
+        return _backlog(info) if info is not None else None
+
+    async def _consumer(self, name: str) -> dict[str, Any] | None:
         try:
-            name = f"CONSUMER.INFO.{self._layout.stream}.{self._layout.consumer(function)}"
-            return _backlog(await self._link.api(name))
+            return await self._link.api(f"CONSUMER.INFO.{self._layout.stream}.{name}")
         except Refused as refused:
             if refused.status == NOT_FOUND:
                 return None
@@ -186,25 +223,30 @@ class Stream:
 
     async def count(self, filter_subject: str) -> int:
         """How many subjects the filter matches."""
-        body = {"subjects_filter": filter_subject}
-        total, offset = 0, 0
+        return len(await self.subjects(filter_subject, name=self._layout.stream))
+
+    async def subjects(self, filter_subject: str, *, name: str) -> list[str]:
+        """The subjects of a stream that the filter matches."""
+        found: list[str] = []
         while True:
-            answer = await self._link.api(f"STREAM.INFO.{self._layout.stream}", body | {"offset": offset})
-            subjects = answer["state"].get("subjects") or {}
-            total += len(subjects)
-            offset += len(subjects)
-            if not subjects or offset >= answer.get("total", 0):
-                return total
+            body = {"subjects_filter": filter_subject, "offset": len(found)}
+            answer = await self._link.api(f"STREAM.INFO.{name}", body)
+            page = answer["state"].get("subjects") or {}
+            found.extend(page)
+            if not page or len(found) >= answer.get("total", 0):
+                return found
 
     async def ensure_queue(self, function: str, concurrency: int | None) -> None:
         """Create or update a function's queue."""
         await self._ensure_consumer(self._layout.consumer_config(function, concurrency))
 
     async def _ensure_consumer(self, config: dict[str, Any]) -> None:
-        name = f"{self._layout.stream}.{config['name']}.{config['filter_subject']}"
-        await self._link.api(
-            f"CONSUMER.CREATE.{name}", {"stream_name": self._layout.stream, "config": config}
-        )
+        """Create or update a consumer unless it is as wanted: then it need not be allowed either."""
+        info = await self._consumer(config["name"])
+        if info is None or not config.items() <= info["config"].items():
+            name = f"{self._layout.stream}.{config['name']}.{config['filter_subject']}"
+            body = {"stream_name": self._layout.stream, "config": config}
+            await self._link.api(f"CONSUMER.CREATE.{name}", body)
 
     async def ensure_queues(self, limits: dict[str, int | None]) -> None:
         """Create or update the queues of these functions, with their limits."""
@@ -222,12 +264,12 @@ class Stream:
             if refused.status != NOT_FOUND:
                 raise
 
-    async def purge(self, filter_subject: str, *, below: int | None = None, bucket: bool = False) -> None:
+    async def purge(self, filter_subject: str, *, below: int | None = None, name: str | None = None) -> None:
         """Remove what the filter matches, all of it or what has a sequence below the given one."""
         body: dict[str, Any] = {"filter": filter_subject}
         if below is not None:
             body["seq"] = below
-        await self._link.api(f"STREAM.PURGE.{self._layout.bucket if bucket else self._layout.stream}", body)
+        await self._link.api(f"STREAM.PURGE.{name or self._layout.stream}", body)
 
 
 def _stored(message: Msg) -> Stored | None:

@@ -1,44 +1,84 @@
-"""Asking who runs an invocation: every runner hears the question, only the one that has it answers."""
+"""Asking who runs an invocation: every runner hears the question and answers, be it that it does not.
 
+Once a second a question is waited for until everybody must have answered. Who has answered then is known,
+and as soon as the same have answered the next question, nobody else is waited for.
+"""
+
+import asyncio
 from collections.abc import Callable
 
 import orjson
 
 from quarterhour.broker.names import invocation_token
 from quarterhour.broker.nats.layout import Layout
-from quarterhour.broker.nats.link import Link, Msg, NoAnswer, NoResponders
+from quarterhour.broker.nats.link import Link, Msg, has_status
 from quarterhour.broker.port import Run
+from quarterhour.clock import Clock
 
 __all__ = ["Who"]
 
-ANSWER_S = 0.12  # nobody says "not me", so silence is waited for
+ANSWER_S = 0.12
+# Where work may be started on the strength of a silence, and the servers may have forgotten who has it.
+ANSWER_IN_DOUBT_S = 1.0
+KNOWN_S = 1.0
 
 
 class Who:
     """Asks, and answers."""
 
-    def __init__(self, link: Link, layout: Layout) -> None:
+    def __init__(self, link: Link, layout: Layout, clock: Clock) -> None:
         """Questions over `link`."""
         self._link = link
         self._layout = layout
+        self._clock = clock
+        self._answering: frozenset[str] = frozenset()
+        self._known_until = 0.0  # boot s
+        link.when_away.append(self._forget)
 
-    async def runs(self, invocation_id: str) -> Run | None:
-        """The run that is under way, None if nobody says that it is theirs."""
+    async def runs_surely(self, invocation_id: str) -> Run | None:
+        """As `runs`, for somebody who would start it otherwise."""
+        return await self.runs(invocation_id, ANSWER_IN_DOUBT_S if self._link.in_doubt else ANSWER_S)
+
+    async def runs(self, invocation_id: str, answer_s: float = ANSWER_S) -> Run | None:
+        """The run that is under way, None if nobody says within `answer_s` that it is theirs."""
         question = invocation_token(invocation_id).encode()
-        try:
-            message = await self._link.request(self._layout.who_runs, question, timeout_s=ANSWER_S)
-        except (NoResponders, NoAnswer):
-            return None
-        answer = self._link.read_answer(message)
-        return Run(runner=answer["runner"], attempt=answer["attempt"], started_at=answer["started_at"])
+        silent = set(self._answering) if self._clock.boot() < self._known_until else None
+        heard: set[str] = set()
+        where = self._layout.who_runs
+        with self._link.many_replies(where, of_peers=True) as (address, queue):
+            await self._link.publish(where, question, address)
+            try:
+                async with asyncio.timeout(answer_s):
+                    while silent is None or silent:
+                        message = await queue.get()
+                        if isinstance(message, Exception):
+                            raise message
+                        if has_status(message):  # nobody is there to answer
+                            return None
+                        answer = self._link.read_answer(message)
+                        if "attempt" in answer and answer["process"] != self._link.token:
+                            return Run(
+                                runner=answer["runner"],
+                                attempt=answer["attempt"],
+                                started_at=answer["started_at"],
+                            )
+                        heard.add(answer["process"])
+                        silent = None if silent is None else silent - heard
+            except TimeoutError:
+                self._answering, self._known_until = frozenset(heard), self._clock.boot() + KNOWN_S
+        return None
 
     async def answer(self, find: Callable[[str], Run | None]) -> None:
         """Answer the question with `find`, wherever it is asked."""
 
         async def hear(message: Msg) -> None:
             run = find(message.data.decode(errors="replace"))
+            answer: dict[str, object] = {"process": self._link.token}
             if run is not None:
-                answer = {"runner": run.runner, "attempt": run.attempt, "started_at": run.started_at}
-                await self._link.publish(message.reply, orjson.dumps(answer))
+                answer |= {"runner": run.runner, "attempt": run.attempt, "started_at": run.started_at}
+            await self._link.publish(message.reply, orjson.dumps(answer))
 
         await self._link.subscribe(self._layout.who_runs, hear)
+
+    def _forget(self) -> None:
+        self._known_until = 0.0

@@ -1,8 +1,7 @@
 """Background work as runners take it: pulled by hand, held by a lease, settled once.
 
-A pull is one request; the server sends the deliveries to our inbox under their own subjects, so
-there is at most one open pull for each function, and its name finds the pull. What comes when no
-pull is open any more is handed back at once instead of being left to its lease.
+A pull is one request, and at most one of a function is open at a time; which delivery belongs to
+which is seen to in `pulls.py`.
 """
 
 import asyncio
@@ -16,8 +15,9 @@ import structlog
 from quarterhour.broker.names import function_token
 from quarterhour.broker.nats.append import Append
 from quarterhour.broker.nats.bells import Bells
-from quarterhour.broker.nats.layout import NS, Layout, Place
+from quarterhour.broker.nats.layout import EMPTIED, NS, Layout, Place
 from quarterhour.broker.nats.link import Link, Msg, has_status
+from quarterhour.broker.nats.pulls import NAK, Pull, Pulls
 from quarterhour.broker.nats.records import Records
 from quarterhour.broker.nats.stream import Stream
 from quarterhour.broker.port import BrokerOptions, Delivery, Settlement
@@ -33,7 +33,7 @@ PULL_S = 1.0
 GLANCE_S = 0.05
 UNKNOWN_VERSION_DELAY_S = 30.0
 
-ACK, NAK, RENEW, TERM = b"", b"-NAK", b"+WPI", b"+TERM"
+ACK, RENEW, TERM = b"", b"+WPI", b"+TERM"
 
 log = structlog.get_logger()
 
@@ -73,13 +73,15 @@ class Work:
         self._lease_s = options.lease_s
         self._patience_s = min(PULL_S, options.lease_s / 3)
         self._limits: dict[str, int | None] = {}
+        self._connection = 0  # the one at whose beginning `_stored_before` was the last message
+        self._stored_before = 0
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._open: dict[str, asyncio.Queue[Msg | None]] = {}
+        self._pulls = Pulls(link, layout, self._clock, lease_s=self._lease_s)
         self.bells = bells.heard
-        link.on_delivery = self._hear
 
     async def prepare(self, functions: Collection[Manifest]) -> None:
         """Create or update the queues of these functions."""
+        await self._look_back()
         limits = {manifest.name: manifest.concurrency for manifest in functions}
         await self._stream.ensure_queues(limits)
         self._limits |= limits
@@ -89,25 +91,48 @@ class Work:
     async def pull(self, function: str, count: int) -> AsyncIterator[Delivery]:
         """At most `count` deliveries that wait now."""
         async with self._turns[function_token(function)]:
-            await asyncio.sleep(max(0.0, self._link.calm_at - self._clock.boot()))
+            await self._look_back()
+            if self._stored_before:  # whoever lives is connected by then, and can say what he runs
+                await asyncio.sleep(max(0.0, self._link.calm_at - self._clock.boot()))
             request = await self._request(function, count)
             if request is None:
                 return
-            with self._link.many_replies() as (address, queue):
-                self._open[function] = queue
-                leased_until = self._clock.boot() + self._lease_s
-                try:
-                    await self._link.publish(self._layout.next_work(function), request, address)
-                    for _ in range(count):
-                        message = await self._next(queue)
-                        if message is None:
-                            return
-                        delivery = await self._delivery(message, leased_until)
-                        if delivery is not None:
-                            yield delivery
-                finally:
-                    del self._open[function]
-                    await self._return_unread(queue)
+            async with self._pulls.open(function_token(function), count) as pull:
+                await self._link.publish(self._layout.next_work(function), request, pull.address)
+                while (message := await self._next(pull)) is not None:
+                    delivery = await self._delivery(message, pull.leased_until)
+                    if delivery is not None:
+                        yield delivery
+
+    async def _look_back(self) -> None:
+        """Once for each connection: learn what was there before the server was started.
+
+        A server that has crashed may have forgotten its last deliveries, and acknowledgements too; of what
+        was stored since it was started it has forgotten nothing.
+        """
+        connection = self._link.connections
+        if self._connection != connection:
+            self._stored_before = await self._stored_before_start()
+            self._connection = connection
+
+    async def _stored_before_start(self) -> int:
+        """The last sequence that a server may have forgotten something about.
+
+        Whoever is the first to be connected to a server notes down how far the stream goes; servers
+        have a new id after each start. In a cluster another server may be the one that forgets: there it
+        is how far the stream goes now.
+        """
+        server_id = self._link.server_id  # first: of a later server, a larger number does no harm
+        last = await self._stream.last_sequence()
+        if self._stream.replicas > 1:
+            return last
+        noted = await self._stream.last(self._layout.server(server_id))
+        if noted is None:
+            try:
+                await self._append.store(self._layout.begun(server_id, last))
+            except Conflict:
+                noted = await self._stream.last(self._layout.server(server_id))
+        return last if noted is None else int(noted.data)
 
     async def _request(self, function: str, count: int) -> bytes | None:
         """What to ask of the server; None if there is no such queue.
@@ -126,39 +151,24 @@ class Work:
                 expires_s = self._patience_s
         return orjson.dumps({"batch": count, "no_wait": True, "expires": round(expires_s * NS)})
 
-    async def _next(self, queue: asyncio.Queue[Msg | None]) -> Msg | None:
+    async def _next(self, pull: Pull) -> Msg | None:
         """The next delivery of a pull, None at its end."""
-        if queue.empty():
-            try:
-                async with asyncio.timeout(self._patience_s + GLANCE_S):
-                    message = await queue.get()
-            except TimeoutError:
-                return None
-        else:
-            message = queue.get_nowait()
-        if message is None:
-            raise self._link.away()
+        if pull.ended:
+            return None
+        try:
+            message = await pull.next(self._patience_s + GLANCE_S)
+        except TimeoutError:
+            return None
         return None if has_status(message) else message
-
-    async def _hear(self, message: Msg) -> None:
-        """A delivery has come: it belongs to the open pull of its function, or to nobody."""
-        queue = self._open.get(self._layout.parts(message.subject)[1])
-        if queue is not None:
-            queue.put_nowait(message)
-        else:
-            await self._link.publish(message.reply, NAK)
-
-    async def _return_unread(self, queue: asyncio.Queue[Msg | None]) -> None:
-        while not queue.empty():
-            message = queue.get_nowait()
-            if message is not None and not has_status(message) and self._link.connected:
-                await self._link.publish(message.reply, NAK)
 
     async def _delivery(self, message: Msg, leased_until: float) -> Delivery | None:
         place = self._layout.place(message.subject)
         if place is None:  # somebody else wrote it
             log.warning("dropped_unread", subject=message.subject)
             await self._link.publish(message.reply, TERM)
+            return None
+        if message.data == EMPTIED:  # it is cancelled, and about to be removed
+            await self._link.publish(message.reply, ACK)
             return None
         try:
             invocation = _read(message.data, place)
@@ -176,7 +186,8 @@ class Work:
             envelope=message.data,
             number=_number(message.reply),
             leased_until=leased_until,
-            doubtful=self._clock.boot() < self._link.doubtful_until,
+            doubtful=self._link.in_doubt or _sequence(message.reply) <= self._stored_before,
+            recovering=self._link.in_doubt,
             token=_Lease(message.reply, place.function, leased_until),
         )
 
@@ -208,7 +219,8 @@ class Work:
         sent_at = self._clock.boot()
         if sent_at < lease.leased_until:
             await self._link.request(lease.ack, RENEW)
-            lease.leased_until = sent_at + self._lease_s
+            if self._clock.boot() < lease.leased_until:  # else the server may have been late as well
+                lease.leased_until = sent_at + self._lease_s
         return lease.leased_until
 
     async def settle(self, settlement: Settlement) -> None:
@@ -245,9 +257,15 @@ def _read(data: bytes, place: Place) -> Invocation:
 
 
 def _number(ack: str) -> int:
-    """How often it was delivered, from `$JS.ACK.<stream>.<consumer>.<number>…`; a domain adds two tokens."""
+    """How often it was delivered, from `$JS.ACK.<stream>.<consumer>.<number>.<sequence>…`."""
     tokens = ack.split(".")
-    return int(tokens[4] if len(tokens) == 9 else tokens[6])
+    return int(tokens[4] if len(tokens) == 9 else tokens[6])  # a domain adds two tokens
+
+
+def _sequence(ack: str) -> int:
+    """Where in the stream it lies."""
+    tokens = ack.split(".")
+    return int(tokens[5] if len(tokens) == 9 else tokens[7])
 
 
 def _lease(delivery: Delivery) -> _Lease:

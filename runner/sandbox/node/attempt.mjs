@@ -98,6 +98,7 @@ export class Attempt {
     modern ??= await import('./modern.mjs');
     const { header, served } = this;
     const request = modern.makeRequest(header, this.body);
+    this.body = undefined; // the request has a copy
     const context = modern.makeContext(header, request, this.limitAt, this.promises);
     globalThis.Netlify.context = context;
     const result = await handler(request, context);

@@ -90,7 +90,7 @@ function decoded(text) {
 function bodyOf(body, contentType) {
   if (body === null) return { body: null, isBase64Encoded: false };
   const charset = charsetOf(contentType);
-  const text = body.length === 0 ? '' : charset && textOf(body, charset);
+  const text = body.length === 0 ? '' : charset === null ? null : textOf(body, charset);
   return typeof text === 'string'
     ? { body: text, isBase64Encoded: false }
     : { body: body.toString('base64'), isBase64Encoded: true };

@@ -16,8 +16,9 @@ export class Channel {
   /** `onFrame(limitAt, header, body)`: called once for each frame that has come. */
   constructor(descriptor, onFrame) {
     this.onFrame = onFrame;
-    this.parts = [];
-    this.size = 0;
+    this.rest = undefined; // of the length of the next frame
+    this.frame = undefined; // one that has not come as one
+    this.filled = 0;
     this.socket = new Socket({ fd: descriptor, readable: true, writable: true });
     this.socket.on('data', (data) => this.receive(data));
     this.socket.on('end', () => process.exit(0));
@@ -25,22 +26,32 @@ export class Channel {
   }
 
   receive(data) {
-    this.parts.push(data);
-    this.size += data.length;
-    while (this.size >= LENGTH_BYTES) {
-      if (this.parts.length > 1 && this.parts[0].length < LENGTH_BYTES) this.join();
-      const length = LENGTH_BYTES + this.parts[0].readUInt32BE(0);
-      if (this.size < length) return;
-      this.join();
-      const [whole] = this.parts;
-      this.size -= length;
-      this.parts = this.size > 0 ? [whole.subarray(length)] : [];
-      this.deliver(whole.subarray(0, length));
+    if (this.rest) data = Buffer.concat([this.rest, data]);
+    this.rest = undefined;
+    while (data.length > 0) {
+      if (!this.frame) {
+        if (data.length < LENGTH_BYTES) {
+          this.rest = data;
+          return;
+        }
+        const length = LENGTH_BYTES + data.readUInt32BE(0);
+        if (data.length >= length) {
+          this.deliver(data.subarray(0, length));
+          data = data.subarray(length);
+          continue;
+        }
+        this.frame = Buffer.allocUnsafeSlow(length); // at once: a large one has no room for two of it
+        this.filled = 0;
+      }
+      const taken = data.copy(this.frame, this.filled);
+      this.filled += taken;
+      data = data.subarray(taken);
+      if (this.filled === this.frame.length) {
+        const { frame } = this;
+        this.frame = undefined;
+        this.deliver(frame);
+      }
     }
-  }
-
-  join() {
-    if (this.parts.length > 1) this.parts = [Buffer.concat(this.parts, this.size)];
   }
 
   deliver(frame) {

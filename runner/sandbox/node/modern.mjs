@@ -151,7 +151,7 @@ async function atOnce(body, bytesMax) {
     const read = reader.read();
     const chunk = await soon(read);
     if (!chunk) return { rest: following(parts, read, reader) };
-    if (chunk.done) return { bytes: Buffer.concat(parts, size) };
+    if (chunk.done) return { bytes: parts.length === 1 ? parts[0] : Buffer.concat(parts, size) };
     const bytes = bytesOf(chunk.value);
     parts.push(bytes);
     size += bytes.length;

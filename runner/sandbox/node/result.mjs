@@ -4,6 +4,8 @@ import { InvalidResult, ResponseTooLarge } from './errors.mjs';
 
 const VALUE_BYTES_MAX = 65536;
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+// JSON writes half a character as an escape, and nothing else of that kind.
+const HALF_A_CHARACTER = /(?<!\\)(?:\\\\)*\\ud[89a-f]/;
 const EMPTY = Buffer.alloc(0);
 
 /** What a classic handler returned to somebody who waits: `{header, body}`, or `{header, stream}`. */
@@ -30,6 +32,9 @@ export function valueFrame(result) {
     throw new InvalidResult(`What the handler returned is not JSON: ${error.message.split('\n', 1)[0]}.`);
   }
   if (text === undefined) throw new InvalidResult(`What the handler returned is not JSON: it is a ${typeof result}.`);
+  if (text.includes('\\ud') && HALF_A_CHARACTER.test(text)) {
+    throw new InvalidResult('What the handler returned is not JSON: it has half a character in it.');
+  }
   const header = { kind: 'returned', shape: 'other' };
   if (isObject(result) && 'statusCode' in result) {
     Object.assign(header, { shape: 'object', statusCode: result.statusCode });
@@ -63,6 +68,9 @@ function plainHeaders(headers) {
 function bodyOf({ body, isBase64Encoded }) {
   if (body === undefined || body === null || body === '') return ['none', EMPTY];
   if (typeof body !== 'string') return ['invalid', EMPTY];
+  if (!isBase64Encoded && !body.isWellFormed()) {
+    throw new InvalidResult('The body that the handler returned is no text: it has half a character in it.');
+  }
   if (!isBase64Encoded) return ['text', Buffer.from(body)];
   return BASE64.test(body) ? ['base64', Buffer.from(body, 'base64')] : ['invalid', EMPTY];
 }

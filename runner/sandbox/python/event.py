@@ -29,6 +29,7 @@ _TEXT_SUFFIXES = ("+json", "+xml")
 
 # Encodings of Python's that are not those of any text on the web; some take quadratic time.
 _NO_CHARSETS = frozenset({"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape"})
+_PUNCTUATION = str.maketrans("", "", "-_.:")
 
 
 def make_event(header: dict[str, Any], body: bytes | None) -> dict[str, Any]:
@@ -115,5 +116,11 @@ def _charset(content_type: str) -> str | None:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "charset":
             charset = value.strip().strip('"').lower()
-            return None if charset.replace("-", "_") in _NO_CHARSETS else charset
+            return charset if _is_charset(charset) else None
     return "utf-8"
+
+
+def _is_charset(name: str) -> bool:
+    # Python looks charsets up by letters and digits alone, so that "utf-8, x" may be one, too.
+    plain = name.isascii() and name.translate(_PUNCTUATION).isalnum()
+    return plain and name.replace("-", "_") not in _NO_CHARSETS

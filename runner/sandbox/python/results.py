@@ -109,7 +109,7 @@ def streamed_body(result: Any) -> Iterator[Any] | AsyncIterator[Any] | None:
 def piece_of(piece: Any) -> bytes:
     """The bytes of what a generator yields."""
     if isinstance(piece, str):
-        return piece.encode("utf-8", "surrogatepass")
+        return _encoded(piece)
     if isinstance(piece, bytes | bytearray | memoryview):
         return bytes(piece)
     message = f"A piece of the body is {type(piece).__name__}; it must be str or bytes."
@@ -121,7 +121,7 @@ def value_frame(result: Any) -> Frame:
     if result is None:
         return {"kind": "returned", "shape": "nothing"}, b""
     try:
-        value = _dump(result).encode("utf-8", "replace")
+        value = _dump(result).encode()
     except (TypeError, ValueError, RecursionError) as error:
         message = f"What the handler returned is not JSON: {error}."
         raise InvalidResult(message) from None
@@ -138,11 +138,19 @@ def _response_body(result: dict[Any, Any]) -> tuple[str, bytes]:
     if not isinstance(body, str):
         return "invalid", b""
     if not result.get("isBase64Encoded"):
-        return "text", body.encode("utf-8", "surrogatepass")
+        return "text", _encoded(body)
     try:
         return "base64", base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):
         return "invalid", b""
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        message = f"The body that the handler returned is no text: {error}."
+        raise InvalidResult(message) from None
 
 
 def _too_large(size_bytes: int, bytes_max: int) -> ResponseTooLarge:

@@ -215,8 +215,11 @@ class Worker:
         # A bare read on a Unix socket is woken once more when the runner takes the result before it.
         self.arrived.poll()
         data = self._receive(READ_BYTES)
-        if not data:
-            return None
+        if len(data) < START.size:
+            start = self._exactly(START.size - len(data)) if data else None
+            if start is None:
+                return None
+            data += start
         length, limit_at = START.unpack_from(data)
         length += 4
         if len(data) == length:

@@ -7,27 +7,28 @@ runs user code itself: a worker does, in a process and session of its own.
 
     python -I zygote.py CONTROL_FD TABLE_FD ROWS PACKAGE_FOLDER
 
-Messages are lines of JSON. From the runner: `{"op": "spawn", "worker", "row", "environment",
+Messages are lines of JSON. From the runner: `{"op": "spawn", "worker", "row", "user", "processes_max",
 "memory_mib", "command"}` with three descriptors (channel, stdout, stderr), and `{"op": "kill",
-"worker"}`. To the runner: `{"ready"}` once, then `{"worker", "pid"}` and `{"worker", "status",
+"worker"}`. To the runner: `{"ready", "landlock"}` once, then `{"worker", "pid"}` and `{"worker", "status",
 "killed"}`. A worker with a `command` becomes that program; one without is Python, forked from here.
+
+A worker's environment comes on its own channel, before anything else: what stood in this process's memory
+could be found by every worker that is forked from it later.
 """
 
 import array
-import ctypes
 import gc
 import importlib.util
 import json
 import mmap
 import os
-import resource
 import select
-import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,13 +44,24 @@ LINUX = sys.platform == "linux"
 MIB = 1024 * 1024
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-_libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
+
+def load(name: str, path: Path, *, package: bool = False) -> ModuleType:
+    """Load a module by its place, without putting any folder on the module path."""
+    folders = [str(path.parent)] if package else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folders)
+    if spec is None or spec.loader is None:
+        message = f"{path} cannot be loaded."
+        raise ImportError(message)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
-def prctl(option: int, value: int) -> None:
-    """Ask Linux; elsewhere there is nothing like it."""
-    if _libc is not None:
-        _libc.prctl(option, value, 0, 0, 0)
+HERE = Path(__file__).parent
+confinement = load("_quarterhour_confinement", HERE / "confinement.py")
+temporary = load("_quarterhour_temporary", HERE / "temporary.py")
+prctl = confinement.prctl
 
 
 class Worker:
@@ -80,6 +92,8 @@ class Guard:
         self.worker_module = worker_module
         self.workers: dict[int, Worker] = {}  # by pid
         self.sweepers: set[int] = set()  # children that remove temporary folders
+        self.confinement = confinement.Confinement()
+        self.temporary = temporary.Temporary()
         self.inbox = b""
         self.outbox = b""
         self.descriptors: list[int] = []
@@ -92,7 +106,8 @@ class Guard:
 
     def run(self) -> None:
         """Until the runner is gone."""
-        self.tell({"ready": True})
+        self.tell({"ready": True, "landlock": self.confinement.landlock})
+        self.sweep(temporary.remove_leftovers)
         while True:
             wait_s = self.enforce(time.clock_gettime(BOOT_CLOCK))
             control = self.control.fileno()
@@ -208,39 +223,43 @@ class Guard:
 
     def spawn(self, message: dict[str, Any], descriptors: list[int]) -> None:
         """Fork a worker."""
-        temporary = tempfile.mkdtemp(prefix="quarterhour-")
+        folder = self.temporary.make(message["user"])
         guard = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
-                self.become_worker(message, descriptors, temporary, guard)
+                self.become_worker(message, descriptors, folder, guard)
+            except OSError as error:
+                os.write(2, f"The worker cannot be confined: {error.strerror}.\n".encode())
             finally:
                 os._exit(70)  # whatever happened, a worker never returns into the guard's loop
         for descriptor in descriptors:
             os.close(descriptor)
         # What Python's own limit does to a heap, it does not to one that is reserved in large pieces.
         memory_bytes_max = message["memory_mib"] * MIB if message["command"] else None
-        self.workers[pid] = Worker(message["worker"], pid, message["row"], temporary, memory_bytes_max)
+        self.workers[pid] = Worker(message["worker"], pid, message["row"], folder, memory_bytes_max)
         self.tell({"worker": message["worker"], "pid": pid})
 
-    def become_worker(
-        self, message: dict[str, Any], descriptors: list[int], temporary: str, guard: int
-    ) -> None:
+    def become_worker(self, message: dict[str, Any], descriptors: list[int], folder: str, guard: int) -> None:
         """In the child: leave everything of the guard behind, then serve."""
         os.setsid()
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != guard:
-            os._exit(70)  # the guard died before it could be watched
-        prctl(PR_SET_CHILD_SUBREAPER, 1)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         # Left ignored, it would be ignored by every program that a function starts.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self.moments.release()
         self.table.close()
+        self.confinement.limit(processes_max=message["processes_max"])
+        self.confinement.enter(message["user"], pipes=descriptors[1:])
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user has cleared it
+        if os.getppid() != guard:
+            os._exit(70)  # the guard died before it could be watched
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
         arrange_descriptors(descriptors)
         os.environ.clear()
-        os.environ.update(message["environment"], TMPDIR=temporary)
+        # Another user's home is not the function's.
+        os.environ.update({"HOME": folder} if message["user"] else {})
+        os.environ.update(read_environment(3), TMPDIR=folder)
         tempfile.tempdir = None
         if message["command"]:
             become(message["command"])
@@ -262,16 +281,19 @@ class Guard:
 
     def remove(self, folder: str) -> None:
         """Remove a worker's temporary folder; a full one in a process of its own, which takes its time."""
-        try:
-            Path(folder).rmdir()
-        except FileNotFoundError:
-            return
-        except OSError:
-            pid = os.fork()
-            if pid == 0:
-                shutil.rmtree(folder, ignore_errors=True)
+        if not self.temporary.is_removed(folder):
+            self.sweep(lambda: temporary.remove_tree(folder))
+
+    def sweep(self, work: Callable[[], None]) -> None:
+        """Do something in a process of its own."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self.control.close()  # or the runner would not see the guard's end
+                work()
+            finally:
                 os._exit(0)
-            self.sweepers.add(pid)
+        self.sweepers.add(pid)
 
     def end(self) -> None:
         """Kill every worker and whatever they started."""
@@ -284,8 +306,27 @@ class Guard:
             try:
                 os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             except ChildProcessError:
-                return
+                break
             time.sleep(0.005)
+        self.temporary.close()
+
+
+def read_environment(channel: int) -> dict[str, str]:
+    """What the runner says first of all; the rest of the channel is the worker's."""
+    size = int.from_bytes(read_exactly(channel, 4), "big")
+    environment: dict[str, str] = json.loads(read_exactly(channel, size))
+    return environment
+
+
+def read_exactly(channel: int, size: int) -> bytes:
+    """So many bytes; ends the process if the runner is gone."""
+    data = b""
+    while len(data) < size:
+        part = os.read(channel, size - len(data))
+        if not part:
+            os._exit(70)
+        data += part
+    return data
 
 
 def arrange_descriptors(descriptors: list[int]) -> None:
@@ -303,7 +344,6 @@ def arrange_descriptors(descriptors: list[int]) -> None:
 
 def become(command: list[str]) -> None:
     """Turn this process into another program, which finds its channel where a forked worker has it."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # core files could fill a disk
     os.set_inheritable(3, True)  # noqa: FBT003 - it takes no keyword
     try:
         os.execve(command[0], command, os.environ)  # noqa: S606 - no shell is what is wanted
@@ -328,28 +368,16 @@ def signal_group(pid: int, number: int) -> None:
         return
 
 
-def load(name: str, path: Path, *, package: bool = False) -> ModuleType:
-    """Load a module by its place, without putting any folder on the module path."""
-    folders = [str(path.parent)] if package else None
-    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folders)
-    if spec is None or spec.loader is None:
-        message = f"{path} cannot be loaded."
-        raise ImportError(message)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def main() -> None:
     """Load what every worker needs, then guard."""
     control_fd, table_fd, rows = map(int, sys.argv[1:4])
     package = Path(sys.argv[4])
+    prctl(confinement.PR_SET_DUMPABLE, 0)  # no process of this user may look into it
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     table = mmap.mmap(table_fd, rows * 16)
     os.close(table_fd)
     load("quarterhour", package / "__init__.py", package=True)  # the authors' API, and nothing beside it
-    worker_module = load("_quarterhour_worker", Path(__file__).with_name("worker.py"))
+    worker_module = load("_quarterhour_worker", HERE.parent / "python" / "worker.py")
     gc.collect()
     gc.freeze()  # a collection in a worker then leaves the shared pages alone
     Guard(socket.socket(fileno=control_fd), table, worker_module).run()

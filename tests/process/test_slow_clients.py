@@ -1,0 +1,141 @@
+"""Clients that take their time on purpose: each has an end, and nobody else waits for it."""
+
+import asyncio
+from typing import Any
+from unittest.mock import AsyncMock
+
+import pytest
+
+import gateway.hypercorn_server
+import gateway.server
+from gateway.body import BodyLimits, Incoming, Memory
+from gateway.problems import Code, Problem
+from gateway.request import read_head
+from quarterhour.invocation import Invocation
+from quarterhour.reply import Reply
+from tests.process.gateway_rig import PREFIX, answered, function, open_rig
+from tests.waiting import eventually
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize("server", ["hypercorn", "granian"])
+async def test_headers_that_come_byte_by_byte_have_an_end(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.server, "KEEP_ALIVE_S", 1.0)
+    monkeypatch.setattr(gateway.server, "HEADER_READ_S", 1.0)
+    async with open_rig(server) as rig:
+
+        async def dribble() -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(f"GET {PREFIX}/hello HTTP/1.1\r\nHost: x\r\n".encode())
+            try:
+                async with asyncio.timeout(5):
+                    while not reader.at_eof():
+                        writer.write(b"X-A: b\r\n")
+                        try:
+                            await asyncio.wait_for(reader.read(1024), 0.1)
+                        except TimeoutError:
+                            continue
+            except ConnectionError:
+                pass
+            finally:
+                writer.transport.abort()
+
+        slow = [asyncio.create_task(dribble()) for _ in range(100)]
+        await asyncio.sleep(0.3)  # they are all in the middle of it
+        assert (await rig.client.get(f"{PREFIX}/hello")).status_code == 200
+        await asyncio.gather(*slow)
+
+
+async def test_there_are_no_more_connections_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.server, "CONNECTIONS_MAX", 3)
+    async with open_rig("hypercorn") as rig:
+        ask = f"GET {PREFIX}/hello HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+        async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(ask)
+            return reader, writer
+
+        async def is_served() -> bool:
+            reader, writer = await connect()
+            try:
+                return (await reader.readline()).startswith(b"HTTP/1.1 200")
+            except ConnectionError:
+                return False
+            finally:
+                writer.transport.abort()
+
+        held = [await connect() for _ in range(3)]
+        for reader, _ in held:
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        assert not await is_served()
+        for _, writer in held:
+            writer.transport.abort()
+        await eventually(is_served, what="there was room again")
+
+
+async def test_a_body_that_comes_byte_by_byte_has_an_end() -> None:
+    scope = {
+        "http_version": "1.1",
+        "raw_path": b"/",
+        "query_string": b"",
+        "headers": [(b"content-length", b"9999")],
+    }
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    limits = BodyLimits(silence_s=0.2, whole_s=0.3)
+    memory = Memory(100_000)
+    incoming = Incoming(scope, read_head(scope), receive, limits, memory=memory, inline_bytes_max=10_000)
+    async with asyncio.timeout(3):
+        problem = await incoming.read(10_000, keep=AsyncMock())
+    assert isinstance(problem, Problem)
+    assert problem.code is Code.BODY_TIMEOUT
+
+
+@pytest.mark.parametrize("server", ["hypercorn", "granian"])
+async def test_a_client_that_does_not_read_is_cut_off(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.hypercorn_server, "WRITE_S", 0.2)
+    monkeypatch.setattr(gateway.server, "STALLED_S", 0.2)
+    size = 6 * MIB
+
+    async def large(invocation: Invocation) -> Reply:
+        return answered(200, b"x" * size)
+
+    async with open_rig(server) as rig:
+        await rig.announce(function("large"))
+        await rig.runner("runner-2", "large", handler=large)
+        assert (await rig.client.get("/healthz")).status_code == 200
+        before = len(asyncio.all_tasks())
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(f"GET {PREFIX}/large HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await asyncio.sleep(1.2)  # and reads nothing
+        assert (await rig.client.get(f"{PREFIX}/hello")).status_code == 200
+        received = 0
+        try:
+            async with asyncio.timeout(5):
+                while part := await reader.read(MIB):
+                    received += len(part)
+        except ConnectionError:
+            pass
+        writer.close()
+        assert received < size
+        await eventually(lambda: len(asyncio.all_tasks()) <= before, what="nothing was left of it")
+
+
+@pytest.mark.parametrize("server", ["hypercorn", "granian"])
+async def test_a_client_that_has_gone_costs_nothing_more(server: Any) -> None:
+    async with open_rig(server) as rig:
+        before = len(asyncio.all_tasks())
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(f"GET {PREFIX}/hello HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+            await writer.wait_closed()
+        await eventually(lambda: len(asyncio.all_tasks()) <= before, what="nothing was left of them")

@@ -1,0 +1,43 @@
+"""The embedded NATS server as it is set up, before it starts."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import bcrypt
+import pytest
+
+from quarterhour.broker.nats.permissions import ROLES
+from quarterhour.cli.nats_server import NatsServer, prepare, program
+from tests.nats_server import nats_server_path
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> NatsServer:
+    return prepare(nats_server_path(), tmp_path, namespace="ours")
+
+
+def test_only_hashes_of_the_passwords_leave_this_process(server: NatsServer) -> None:
+    started = program(server, 3)
+    shown = server.config.read_text() + "".join(started.arguments) + str(started.environment)
+    assert len(set(server.passwords.values())) == len(ROLES)
+    for role, password in server.passwords.items():
+        assert len(password) == 48  # 192 bits
+        assert password not in shown
+        (hashed,) = re.findall(rf'user: {role}, password: "(\$2b\$.*)", permissions', shown)
+        assert bcrypt.checkpw(password.encode(), hashed.encode())
+        assert f"{role}:{password}@127.0.0.1:{server.port}?" in server.url(role)
+
+
+def test_the_server_understands_it_and_listens_on_loopback_alone(server: NatsServer) -> None:
+    done = subprocess.run([server.binary, "-t", "-c", server.config], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = server.config.read_text()
+    assert re.findall(r"^(\w+): .*\b\d+\.\d+\.\d+\.\d+", text, re.MULTILINE) == ["listen"]
+    assert f'listen: "127.0.0.1:{server.port}"' in text
+    assert not re.search(
+        r"^(http|https|monitor_port|websocket|mqtt|leafnodes|gateway|cluster)\b", text, re.MULTILINE
+    )
+    assert server.config.stat().st_mode & 0o777 == 0o600
+    assert '"ours.q.*.*.*"' in text
+    assert '"quarterhour.' not in text
