@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 import click
 
-from benchmarks import accepting, draining, javascript, latency, memory, synchronous
+from benchmarks import (
+    accepting,
+    draining,
+    endurance,
+    fairness,
+    javascript,
+    latency,
+    memory,
+    overload,
+    synchronous,
+)
 from benchmarks.report import Report, progress
 from benchmarks.system import RESULTS, Server
 
@@ -34,6 +44,16 @@ def _accepting(report: Report, plan: _Plan) -> None:
         accepting.measure(report, server, runs=plan.runs, duration_s=plan.duration_s)
 
 
+def _overload(report: Report, plan: _Plan) -> None:
+    for server in plan.servers:
+        overload.measure(report, server, runs=plan.runs, duration_s=2 * plan.duration_s)
+
+
+def _endurance(report: Report, plan: _Plan) -> None:
+    for server in plan.servers:
+        endurance.measure(report, server, duration_s=2 * plan.duration_s)
+
+
 def _memory(report: Report, plan: _Plan) -> None:
     for server in plan.servers:
         memory.measure(report, server, runs=plan.runs)
@@ -47,7 +67,11 @@ MEASURES: dict[str, Callable[[Report, _Plan], None]] = {
     "cold": lambda report, plan: latency.measure_cold_start(report, runs=plan.runs),
     "javascript": lambda report, plan: javascript.measure(report, runs=plan.runs, duration_s=plan.duration_s),
     "memory": _memory,
+    "overload": _overload,
+    "fairness": lambda report, plan: fairness.measure(report, runs=plan.runs),
+    "endurance": _endurance,
 }
+LONG = {"endurance"}
 
 
 @click.command()
@@ -59,7 +83,7 @@ MEASURES: dict[str, Callable[[Report, _Plan], None]] = {
 def main(
     names: tuple[str, ...], server: Server | None, seconds: int | None, runs: int | None, *, quick: bool
 ) -> None:
-    """Measure NAMES, or everything: about twelve minutes, with --quick about two."""
+    """Measure NAMES, or everything but endurance: about fifteen minutes, with --quick about three."""
     plan = _Plan(
         servers=(server,) if server else _installed(),
         runs=runs or (1 if quick else 5),
@@ -67,7 +91,7 @@ def main(
     )
     report = Report()
     try:
-        for name in names or MEASURES:
+        for name in names or [name for name in MEASURES if name not in LONG]:
             MEASURES[name](report, plan)
     finally:
         if report.measures:

