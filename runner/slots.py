@@ -8,6 +8,7 @@ have kept coming faster than they are served, by one for each slot: nobody then 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 
 __all__ = ["Place", "Slots"]
@@ -96,10 +97,11 @@ class Slots:
     def _give_up(self, waiter: asyncio.Future[None]) -> None:
         if waiter.done() and not waiter.cancelled():
             self.release()  # it was handed a slot in the very moment in which it stopped waiting
-        else:
+            return
+        with suppress(ValueError):  # a release in that very moment has passed it by already
             self._calls.remove(waiter)
-            if self.free and not self._calls:
-                self._changed.set()
+        if self.free and not self._calls:
+            self._changed.set()
 
 
 class Place:

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from runner.slots import BURST_S, CALLS_PER_SLOT, Place, Slots
 
 
@@ -98,6 +100,18 @@ async def test_a_cancelled_call_that_was_just_given_a_slot_gives_it_back() -> No
     places[0].leave()
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
+    assert slots.free == 1
+
+
+async def test_a_slot_that_is_free_in_the_moment_in_which_a_call_gives_up_is_nobodys() -> None:
+    slots = Slots(1)
+    assert await slots.acquire(0)
+    waiter = asyncio.ensure_future(slots.acquire(60))
+    await asyncio.sleep(0)
+    waiter.cancel()
+    slots.release()  # it passes by the waiter, which has not heard yet that it is to go
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
     assert slots.free == 1
 
 
