@@ -17,6 +17,7 @@ from quarterhour.outcome import Cancelled, Error, Outcome, Succeeded, error_of
 from quarterhour.retry import Bury, BuryReason, Complete, Disposition, Retry
 
 __all__ = [
+    "ATTEMPTS_MAX",
     "LOGS_BYTES_MAX",
     "OPEN_NOTES_MAX",
     "RECORD_BYTES_MAX",
@@ -41,7 +42,9 @@ OPEN_NOTES_MAX = 5  # runners lost with an invocation before it is buried
 SUSPECT_NOTES = 2  # from here on it runs alone among suspects
 RESULT_BYTES_MAX = 64 * 1024
 LOGS_BYTES_MAX = 64 * 1024
-RECORD_BYTES_MAX = 512 * 1024  # whatever a function printed, the record stays within a broker's message
+RECORD_BYTES_MAX = (
+    512 * 1024
+)  # whatever a function printed or raised, the record stays within a broker's message
 ATTEMPTS_MAX = 100  # the first and the latest are kept
 
 
@@ -222,15 +225,41 @@ def _what_follows(
 
 
 def encode_record(record: Record) -> bytes:
-    """The record as JSON of at most `RECORD_BYTES_MAX`: the oldest logs go first if it is more."""
+    """The record as JSON of at most `RECORD_BYTES_MAX`.
+
+    If it is more, logs go first, then traces, the oldest ones in each case, then the attempts between the first
+    and the latest.
+    """
     data = _dump(record)
-    kept = list(record.attempts)
-    for index, attempt in enumerate(record.attempts):
-        if len(data) <= RECORD_BYTES_MAX:
-            break
-        kept[index] = replace(attempt, logs="")
-        data = _dump(replace(record, attempts=tuple(kept)))
+    if len(data) > RECORD_BYTES_MAX:
+        return _dump(replace(record, attempts=_fewer(record.attempts, len(data) - RECORD_BYTES_MAX)))
     return data
+
+
+def _fewer(attempts: tuple[Attempt, ...], excess: int) -> tuple[Attempt, ...]:
+    """The attempts without what takes `excess` bytes of JSON."""
+    kept = list(attempts)
+    for lesser in (_without_logs, _without_trace):
+        for index, attempt in enumerate(kept):
+            if excess <= 0:
+                break
+            kept[index] = lesser(attempt)
+            excess -= _size(attempt) - _size(kept[index])
+    while excess > 0 and len(kept) > 2:
+        excess -= _size(kept.pop(1))
+    return tuple(kept)
+
+
+def _without_logs(attempt: Attempt) -> Attempt:
+    return replace(attempt, logs="")
+
+
+def _without_trace(attempt: Attempt) -> Attempt:
+    return attempt if attempt.error is None else replace(attempt, error=replace(attempt.error, trace=()))
+
+
+def _size(attempt: Attempt) -> int:
+    return len(orjson.dumps(_fields(attempt)))
 
 
 def _dump(record: Record) -> bytes:
@@ -251,20 +280,21 @@ def _dump(record: Record) -> bytes:
             # One that was cut at its limit may end within a character.
             "result": None if record.result is None else record.result.decode(errors="replace"),
             "notes": record.notes,
-            "attempts": [
-                {
-                    "attempt": attempt.attempt,
-                    "started_at": attempt.started_at,
-                    "finished_at": attempt.finished_at,
-                    "outcome": attempt.outcome,
-                    "error": attempt.error.to_json() if attempt.error else None,
-                    "logs": attempt.logs,
-                    "runner": attempt.runner,
-                }
-                for attempt in record.attempts
-            ],
+            "attempts": [_fields(attempt) for attempt in record.attempts],
         }
     )
+
+
+def _fields(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "attempt": attempt.attempt,
+        "started_at": attempt.started_at,
+        "finished_at": attempt.finished_at,
+        "outcome": attempt.outcome,
+        "error": attempt.error.to_json() if attempt.error else None,
+        "logs": attempt.logs,
+        "runner": attempt.runner,
+    }
 
 
 def decode_record(data: bytes, *, revision: int) -> Record:

@@ -10,8 +10,10 @@ from quarterhour.invocation import Invocation, Request, next_attempt
 from quarterhour.lifecycle import IllegalTransition, State
 from quarterhour.outcome import Cancelled, Error, Failed, Outcome, Succeeded, TimedOut
 from quarterhour.record import (
+    ATTEMPTS_MAX,
     LOGS_BYTES_MAX,
     RECORD_BYTES_MAX,
+    RESULT_BYTES_MAX,
     Record,
     buried,
     cancelled,
@@ -41,8 +43,8 @@ INVOCATION = Invocation(
 SECOND = next_attempt(INVOCATION, due_at=160.0, error=ERROR)
 
 
-def after(record: Record, outcome: Outcome, *, logs: str = "") -> Record:
-    disposition = decide(outcome, attempt=record.attempt, policy=RetryPolicy())
+def after(record: Record, outcome: Outcome, *, logs: str = "", retries: int = 2) -> Record:
+    disposition = decide(outcome, attempt=record.attempt, policy=RetryPolicy(retries=retries))
     return settled(record, outcome, disposition, started_at=101.0, finished_at=102.0, logs=logs, runner="r1")
 
 
@@ -173,6 +175,41 @@ def test_whatever_was_printed_a_record_fits_a_message() -> None:
     kept = decode_record(data, revision=1)
     assert [attempt.outcome for attempt in kept.attempts] == ["failed"] * 3
     assert kept.attempts[-1].logs == worst
+
+
+@pytest.mark.parametrize("character", ["x", "\x00", "\U0001f600"])
+@pytest.mark.parametrize("last", [Failed, Succeeded])
+def test_whatever_was_raised_a_record_fits_a_message(character: str, last: type[Failed | Succeeded]) -> None:
+    # The most that an attempt can come to, for as many attempts as there can be.
+    worst = Error(type=character * 256, message=character * 8192, trace=(character * 1024,) * 50)
+    record = waiting(INVOCATION)
+    for attempt in range(1, ATTEMPTS_MAX + 3):
+        record = after(
+            due(record, replace(SECOND, attempt=attempt)), Failed(error=worst), logs="a\nb", retries=999
+        )
+    final = (
+        Failed(error=worst, retry=False) if last is Failed else Succeeded(value=b"\x00" * RESULT_BYTES_MAX)
+    )
+    record = after(due(record, replace(SECOND, attempt=ATTEMPTS_MAX + 3)), final, logs="the end")
+    data = encode_record(record)
+    assert len(data) <= RECORD_BYTES_MAX
+    kept = decode_record(data, revision=1)
+    assert replace(kept, attempts=()) == replace(record, attempts=(), revision=1)
+    assert (kept.attempts[0].attempt, kept.attempts[-1].attempt) == (1, ATTEMPTS_MAX + 3)
+    assert [each.outcome for each in kept.attempts[:-1]] == ["failed"] * (len(kept.attempts) - 1)
+
+
+def test_of_what_was_raised_the_oldest_traces_go_first() -> None:
+    error = Error(type="E", message="m", trace=("x" * 1024,) * 50)
+    record = waiting(INVOCATION)
+    for attempt in range(1, 21):
+        record = after(
+            due(record, replace(SECOND, attempt=attempt)), Failed(error=error), logs="said", retries=999
+        )
+    kept = decode_record(encode_record(record), revision=1)
+    assert [each.error and each.error.message for each in kept.attempts] == ["m"] * 20
+    traced = [bool(each.error and each.error.trace) for each in kept.attempts]
+    assert traced == sorted(traced) and 8 <= sum(traced) <= 11
 
 
 def test_a_result_that_was_cut_within_a_character_can_be_kept() -> None:
