@@ -227,8 +227,8 @@ def _what_follows(
 def encode_record(record: Record) -> bytes:
     """The record as JSON of at most `RECORD_BYTES_MAX`.
 
-    If it is more, logs go first, then traces, the oldest ones in each case, then the attempts between the first
-    and the latest.
+    If it is more, logs go first, then traces, the oldest ones in each case, then the attempts between
+    the first and the latest.
     """
     data = _dump(record)
     if len(data) > RECORD_BYTES_MAX:

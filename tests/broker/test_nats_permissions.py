@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import nats as nats_py
 import pytest
 import structlog
+from click.testing import CliRunner
 from nats.aio.client import Client
 
 import quarterhour.broker.nats.queue
@@ -20,11 +21,12 @@ from quarterhour.body import BodyKind
 from quarterhour.broker import Broker, BrokerOptions
 from quarterhour.broker.nats import permissions
 from quarterhour.broker.nats.broker import connect
+from quarterhour.broker.nats.bundle import pack_bundle
 from quarterhour.broker.nats.permissions import ROLES, Role, grants
 from quarterhour.broker.port import Answer, Beat, Cursor, Key, Run, Stream
 from quarterhour.errors import BrokerUnavailable, BrokerUnsuitable
 from quarterhour.function import Mode
-from quarterhour.invocation import Invocation
+from quarterhour.invocation import Invocation, encode_invocation
 from quarterhour.outcome import Response, Succeeded
 from quarterhour.record import waiting
 from tests.broker.worlds import bury, complete, invocation, manifest, pulled, retry
@@ -57,15 +59,19 @@ async def client(server: NatsServer, who: str) -> AsyncIterator[tuple[Client, li
     async def hear(error: Exception) -> None:
         denied.append(str(error))
 
-    connection = await nats_py.connect(url_of(server, who), error_cb=hear)
+    connection = await nats_py.connect(
+        url_of(server, who), error_cb=hear, inbox_prefix=f"_INBOX.{N}.{who}.test".encode()
+    )
     try:
         yield connection, denied
     finally:
         await connection.close()
 
 
-def test_the_file_in_deploy_is_what_the_program_says() -> None:
-    assert PERMISSIONS.read_text() == permissions.page(N)
+@pytest.mark.parametrize(("name", "options"), [("permissions", []), ("permissions-cluster", ["--cluster"])])
+def test_the_files_in_deploy_are_what_the_program_says(name: str, options: list[str]) -> None:
+    said = CliRunner().invoke(permissions.main, options, catch_exceptions=False)
+    assert (PERMISSIONS / f"{name}.conf").read_text() == said.output
 
 
 # All of their work
@@ -323,6 +329,53 @@ async def test_what_each_role_may_not(
             await connection.flush()
             await eventually(lambda: denied, deadline_s=2, what=f"a {role} could not {what}")
             assert subject.lower() in denied[0]
+
+
+async def test_what_a_consumer_delivers_to_others_is_not_heard(tmp_path: Path) -> None:
+    # Whoever may create a consumer may have it deliver to any address: NATS does not look at that.
+    heard: list[str] = []
+
+    def take(called: Invocation, _: bytes, __: Answer) -> None:
+        heard.append(called.id)
+
+    forged = invocation("victim", mode=Mode.SYNCHRONOUS)
+    forgeries = {
+        f"{N}.call.runner-1": pack_bundle([(1, encode_invocation(forged))]),
+        f"{N}.ctl.cancelled": forged.id.encode(),
+    }
+    async with AsyncExitStack() as stack:
+        server = stack.enter_context(NatsServer(tmp_path, text=GUARDED))
+        gateway = await stack.enter_async_context(connected(server, "gateway"))
+        runner = await stack.enter_async_context(connected(server, "runner"))
+        admin, _ = await stack.enter_async_context(client(server, "admin"))
+        await runner.serve("runner-1", take)
+        await runner.on_cancelled(heard.append)
+        for address, payload in forgeries.items():
+            ears = await admin.subscribe(address)
+            await deliver(server, payload, address)
+            assert (await ears.next_msg(timeout=5)).data == payload
+        true = invocation(mode=Mode.SYNCHRONOUS)
+        calling = asyncio.ensure_future(gateway.call("runner-1", true))
+        await admin.publish(f"{N}.ctl.cancelled", b"unwanted")
+        await eventually(lambda: len(heard) >= 2, what="the runner hears what it is told")
+        calling.cancel()
+    assert sorted(heard) == sorted([true.id, "unwanted"])
+
+
+async def deliver(server: NatsServer, payload: bytes, address: str) -> None:
+    """With a runner's password, have a consumer deliver to an address."""
+    name = address.replace(".", "-")
+    async with client(server, "runner") as (attacker, denied):
+        await attacker.publish(f"{N}.q.{name}.x.1", payload)
+        config = {
+            "durable_name": name,
+            "filter_subject": f"{N}.q.{name}.>",
+            "deliver_subject": address,
+            "ack_policy": "none",
+        }
+        create = f"CONSUMER.CREATE.{N}.{name}.{N}.q.{name}.>"
+        await ask(attacker, create, {"stream_name": N, "config": config})
+        assert not denied
 
 
 async def test_a_password_of_one_role_is_none_of_the_other(guarded: NatsServer) -> None:

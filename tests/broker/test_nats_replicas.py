@@ -18,7 +18,7 @@ from quarterhour.errors import BrokerUnavailable
 from quarterhour.lifecycle import State
 from tests.broker.worlds import bury, complete, invocation, manifest, pulled, retry
 from tests.nats_cluster import NatsCluster, ask, connected
-from tests.nats_roles import GUARDED, url_of, violations
+from tests.nats_roles import GUARDED_CLUSTER, url_of, violations
 from tests.waiting import eventually
 
 LONG = os.environ.get("QUARTERHOUR_TEST_LONG") == "true"
@@ -50,7 +50,7 @@ async def accepted(gateway: Broker, runner: Broker, count: int) -> list[Delivery
 
 
 async def test_what_is_told_after_another_leader_was_elected(tmp_path: Path) -> None:
-    async with NatsCluster(tmp_path, text=GUARDED) as cluster, both(cluster) as (gateway, runner):
+    async with NatsCluster(tmp_path, text=GUARDED_CLUSTER) as cluster, both(cluster) as (gateway, runner):
         assert not [warning for warning in gateway.warnings if "replica" in warning]
         for delivery in await accepted(gateway, runner, 3):
             await cluster.step_down("quarterhour")
@@ -79,7 +79,7 @@ async def what_is_cancelled(cluster: NatsCluster, gateway: Broker, runner: Broke
 
 @pytest.mark.skipif(not LONG, reason="takes ten seconds; QUARTERHOUR_TEST_LONG=true runs it")
 async def test_two_servers_go_on_and_the_third_catches_up(tmp_path: Path) -> None:
-    async with NatsCluster(tmp_path, text=GUARDED) as cluster, both(cluster) as (gateway, runner):
+    async with NatsCluster(tmp_path, text=GUARDED_CLUSTER) as cluster, both(cluster) as (gateway, runner):
         await patiently(lambda: runner.announce([manifest()]))
         done, again, dead = await accepted(gateway, runner, 3)
         await cluster.step_down("quarterhour", "fn-report")

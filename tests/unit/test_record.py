@@ -209,7 +209,8 @@ def test_of_what_was_raised_the_oldest_traces_go_first() -> None:
     kept = decode_record(encode_record(record), revision=1)
     assert [each.error and each.error.message for each in kept.attempts] == ["m"] * 20
     traced = [bool(each.error and each.error.trace) for each in kept.attempts]
-    assert traced == sorted(traced) and 8 <= sum(traced) <= 11
+    assert traced == sorted(traced)
+    assert 8 <= sum(traced) <= 11
 
 
 def test_a_result_that_was_cut_within_a_character_can_be_kept() -> None:

@@ -288,9 +288,16 @@ class Link:
         """Have `hear` called for each message from now on; it must not wait long.
 
         The servers know of it when this returns: what is sent later, over any connection to the
-        same server, arrives. Raises `Denied`.
+        same server, arrives. What comes under another subject is dropped: NATS lets whoever may create a
+        consumer have it deliver to any address, also to those to which he may not publish. Raises `Denied`.
         """
-        subscription = await self.subscribe_soon(subject, hear)
+        beginning = subject.partition("*")[0].removesuffix(">")
+
+        async def heard(message: Msg) -> None:
+            if message.subject.startswith(beginning):
+                await hear(message)
+
+        subscription = await self.subscribe_soon(subject, heard)
         await self.barrier(subject)
         return subscription
 
@@ -343,7 +350,7 @@ class Link:
         await self.subscribe(f"{self.inbox}{PEER}*", self._hear)
 
     async def _hear(self, message: Msg) -> None:
-        token = message.subject[len(self.inbox) :]
+        token = message.subject.removeprefix(self.inbox)
         if (asked := self._replies.pop(token, None)) is not None:
             if not asked[1].done():
                 asked[1].set_result(message)

@@ -1,15 +1,17 @@
 """What gateways and runners have to be allowed on a NATS server, and no more. Pure.
 
-    python -m quarterhour.broker.nats.permissions [NAMESPACE] > deploy/nats/permissions.conf
+    python -m quarterhour.broker.nats.permissions [--cluster] [NAMESPACE]
 
-The server that `up` starts gets the same. A test runs everything under these permissions and holds
-each line against what was used, so a new subject in the adapter needs its line here.
+prints the files in `deploy/nats/`; the server that `up` starts gets the same. A test runs everything
+under these permissions and holds each line against what was used, so a new subject in the adapter
+needs its line here.
 """
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+import click
 
 from quarterhour.broker.nats.layout import bodies_of, bucket_of, checked_namespace
 
@@ -175,17 +177,29 @@ def _list(verb: str, parts: Iterable[tuple[str, tuple[str, ...]]]) -> Iterable[s
 
 
 _HEAD = """\
-# What gateways and runners have to be allowed, and no more: docs/security.md says what that keeps from whom.
-# Made by `python -m quarterhour.broker.nats.permissions {namespace}`; another --namespace needs its own.
+# What gateways and runners have to be allowed{where}, and no more.
+# What that keeps from whom: docs/security.md.
+# Made by `{command}`; another --namespace needs its own.
 """
 
 
-def page(namespace: str) -> str:
-    """The file in `deploy/nats/`."""
-    return "\n".join(
-        (_HEAD.format(namespace=namespace), *(permissions(role, namespace, cluster=True) for role in ROLES))
+def page(namespace: str, *, cluster: bool) -> str:
+    """One of the files in `deploy/nats/`."""
+    option = " --cluster" if cluster else ""
+    head = _HEAD.format(
+        where=" where there are replicas" if cluster else "",
+        command=f"python -m quarterhour.broker.nats.permissions{option} {namespace}",
     )
+    return "\n".join((head, *(permissions(role, namespace, cluster=cluster) for role in ROLES)))
+
+
+@click.command()
+@click.argument("namespace", default="quarterhour")
+@click.option("--cluster", is_flag=True, help="For a cluster that keeps replicas.")
+def main(namespace: str, *, cluster: bool) -> None:
+    """Print what gateways and runners have to be allowed on a NATS server."""
+    click.echo(page(namespace, cluster=cluster), nl=False)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page(sys.argv[1] if len(sys.argv) > 1 else "quarterhour"))
+    main()
