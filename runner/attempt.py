@@ -123,17 +123,20 @@ class Attempts:
     async def ended(self) -> None:
         """Return when no delivery is held any more."""
         while self._held:
-            self._one_ended.clear()
-            await self._one_ended.wait()
+            await self._one_end()
+
+    async def _one_end(self) -> None:
+        self._one_ended.clear()
+        await self._one_ended.wait()
 
     async def take(self, delivery: Delivery, place: Place) -> None:
         """See one delivery through to its end. `place` is left as soon as its slot is free again."""
         invocation = delivery.invocation
-        if invocation.id in self._held:
-            log.info("delivered_while_running", function=invocation.function, invocation=invocation.id)
-            place.leave()
-            return
         try:
+            await self._earlier_ended(delivery)
+            if invocation.id in self._held:
+                log.info("delivered_while_running", function=invocation.function, invocation=invocation.id)
+                return
             with self._leases.hold(delivery) as lease:
                 self._held[invocation.id] = lease
                 lease.cancelled = invocation.id in self._cancelled
@@ -153,6 +156,20 @@ class Attempts:
             log.exception("delivery_failed", function=invocation.function, invocation=invocation.id)
         finally:
             place.leave()
+
+    async def _earlier_ended(self, delivery: Delivery) -> None:
+        """Return when no earlier attempt of the invocation is held, or the delivery's lease has ended.
+
+        A retry without delay is on the queue with the settlement before it, and may be delivered before
+        that one's answer is here. Its record is read after this, so a cancel meanwhile is not missed.
+        """
+        invocation = delivery.invocation
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, delivery.leased_until - self._clock.boot())):
+                while (held := self._held.get(invocation.id)) is not None:
+                    if held.delivery.invocation.attempt >= invocation.attempt:
+                        return
+                    await self._one_end()
 
     async def _take(self, lease: Lease, place: Place) -> None:
         delivery = lease.delivery
