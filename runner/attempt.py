@@ -197,7 +197,9 @@ class Attempts:
             case Verdict.START_WITH_NOTE:
                 await self._run_with_note(begun, place)
             case Verdict.START_ALONE:
+                place.stand_back()  # its turn may be long in coming
                 async with self._suspect:
+                    await place.come_forward()
                     await self._run_with_note(begun, place)
             case Verdict.ACKNOWLEDGE:
                 await self._work.acknowledge(delivery)

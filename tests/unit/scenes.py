@@ -16,7 +16,7 @@ from quarterhour.broker.port import Delivery
 from quarterhour.function import Mode
 from quarterhour.invocation import Invocation, Request
 from quarterhour.outcome import Outcome, Succeeded
-from quarterhour.record import Record
+from quarterhour.record import Record, started, waiting
 from runner.slots import Place
 from tests.unit.simulated import LEASE_S, SimulatedRunner, VirtualLoop, World
 
@@ -61,6 +61,12 @@ class Gate:
             self.open.set()
         self.left = False
 
+    def stand_back(self) -> None:
+        pass
+
+    async def come_forward(self) -> None:
+        pass
+
     async def take(self) -> None:
         await self.open.wait()
 
@@ -77,11 +83,11 @@ class Scene:
         self.gateway = MemoryBroker(self.world.store, options)
         self.runner = Idle(self.world, "runner-1")
 
-    async def accept(self) -> None:
+    async def accept(self, id: str = ID) -> None:
         now = self.world.clock.now()
         await self.gateway.enqueue(
             Invocation(
-                id=ID,
+                id=id,
                 function="f",
                 mode=Mode.BACKGROUND,
                 attempt=1,
@@ -96,7 +102,16 @@ class Scene:
         (found,) = [one async for one in (runner or self.runner).broker.pull("f", 1)]
         return found
 
-    def take(self, delivery: Delivery, gate: Gate | None = None) -> asyncio.Task[None]:
+    async def suspect(self) -> Delivery:
+        """What waits, delivered after two runners were lost with it."""
+        lost = await self.delivery()
+        note = started(waiting(lost.invocation), runner="lost-1", now=1.0)
+        note = await self.gateway.write(note)
+        await self.gateway.write(started(note, runner="lost-2", now=1.0))
+        self.world.store.queues["f"][lost.invocation.id, 1].free_at = 0.0
+        return await self.delivery()
+
+    def take(self, delivery: Delivery, gate: Gate | Place | None = None) -> asyncio.Task[None]:
         place = cast("Place", gate or Gate())
         return asyncio.ensure_future(self.runner.attempts.take(delivery, place))
 

@@ -2,10 +2,12 @@
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from quarterhour.lifecycle import State
 from quarterhour.outcome import Error, Failed, Outcome
+from runner.slots import Place, Slots
 from tests.unit.scenes import ID, Scene, play
 from tests.unit.simulated import LEASE_S
 
@@ -99,3 +101,27 @@ def test_a_retry_that_waits_while_the_runner_is_stopped_is_handed_back() -> None
         assert not scene.world.store.queues["f"][ID, 2].leased
 
     assert play(act) == ["function_failed"]
+
+
+def test_suspects_that_wait_for_their_turn_keep_no_slot_from_others() -> None:
+    async def act(scene: Scene) -> None:
+        deliveries = [await scene.suspect()]
+        for number in (2, 3):
+            await scene.accept(f"{ID[:-1]}{number}")
+            deliveries.append(await scene.suspect())
+        slots = Slots(3)
+        places = [Place(slots) for _ in range(await slots.promise(3))]
+        tasks = [scene.take(*each) for each in zip(deliveries, places, strict=True)]
+        await asyncio.sleep(1)
+        assert len(scene.world.runs) == 1
+        async with asyncio.timeout(1):
+            assert await slots.promise(3) == 2
+        slots.forgo(2)
+        await asyncio.gather(*tasks)
+        assert slots.free == await slots.promise(3) == 3
+        assert len(scene.world.runs) == 3
+        for one, two in pairwise(scene.world.runs):
+            assert one.ended is not None
+            assert one.ended <= two.began
+
+    assert play(act) == ["attempt_succeeded"] * 3

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, cast
 
 from quarterhour.lifecycle import State
-from quarterhour.record import Record, started, waiting
+from quarterhour.record import Record
 from runner import attempt as module
 from runner.slots import Place
 from tests.unit.scenes import ID, Gate, Idle, Scene, play
@@ -68,12 +68,7 @@ def test_what_waits_for_its_slot_is_not_begun() -> None:
 
 def test_what_waits_to_be_alone_among_suspects_is_not_begun() -> None:
     async def act(scene: Scene) -> None:
-        delivery = await scene.delivery()
-        note = started(waiting(delivery.invocation), runner="lost-1", now=1.0)
-        note = await scene.gateway.write(note)
-        await scene.gateway.write(started(note, runner="lost-2", now=1.0))
-        scene.world.store.queues["f"][ID, 1].free_at = 0.0
-        delivery = await scene.delivery()
+        delivery = await scene.suspect()
         async with scene.runner.attempts._suspect:
             task = scene.take(delivery)
             await asyncio.sleep(1)
