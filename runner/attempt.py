@@ -110,6 +110,14 @@ class Attempts:
             if lease.attempt is not None:
                 lease.attempt.stop()
 
+    def give_up(self) -> None:
+        """Break off what is still held, as if the runner were lost: it is delivered again after its lease."""
+        for lease in self._held.values():
+            invocation = lease.delivery.invocation
+            why = "The runner ends, and the broker has not taken what came of it."
+            log.warning("delivery_let_go", function=invocation.function, invocation=invocation.id, why=why)
+            lease.give_up()
+
     def cancel(self, invocation_id: str) -> None:
         """An invocation was cancelled: what runs of it is ended, what is not begun yet is not begun."""
         lease = self._held.get(invocation_id)

@@ -29,16 +29,23 @@ log = structlog.get_logger()
 class Lease:
     """The lease of one delivery: until when (boot clock, seconds), and the attempt that runs under it.
 
-    `cancelled`: nobody wants the invocation any more, whether or not its attempt is begun.
+    `cancelled`: nobody wants the invocation any more, whether or not its attempt is begun. Its holder is
+    the task that it is made in.
     """
 
-    __slots__ = ("attempt", "cancelled", "delivery", "until")
+    __slots__ = ("_holder", "attempt", "cancelled", "delivery", "until")
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
         self.until = delivery.leased_until
         self.attempt: Attempt | None = None
         self.cancelled = False
+        self._holder = asyncio.current_task()
+
+    def give_up(self) -> None:
+        """Break off whatever its holder still does about it."""
+        if self._holder is not None:
+            self._holder.cancel()
 
     def end(self) -> None:
         """The delivery is about to be handed back: it is ours no more, whatever is still answered."""
