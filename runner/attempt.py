@@ -110,6 +110,14 @@ class Attempts:
             if lease.attempt is not None:
                 lease.attempt.stop()
 
+    def give_up(self) -> None:
+        """Break off what is still held, as if the runner were lost: it is delivered again after its lease."""
+        for lease in self._held.values():
+            invocation = lease.delivery.invocation
+            why = "The runner ends, and the broker has not taken what came of it."
+            log.warning("delivery_let_go", function=invocation.function, invocation=invocation.id, why=why)
+            lease.give_up()
+
     def cancel(self, invocation_id: str) -> None:
         """An invocation was cancelled: what runs of it is ended, what is not begun yet is not begun."""
         lease = self._held.get(invocation_id)
@@ -123,17 +131,20 @@ class Attempts:
     async def ended(self) -> None:
         """Return when no delivery is held any more."""
         while self._held:
-            self._one_ended.clear()
-            await self._one_ended.wait()
+            await self._one_end()
+
+    async def _one_end(self) -> None:
+        self._one_ended.clear()
+        await self._one_ended.wait()
 
     async def take(self, delivery: Delivery, place: Place) -> None:
         """See one delivery through to its end. `place` is left as soon as its slot is free again."""
         invocation = delivery.invocation
-        if invocation.id in self._held:
-            log.info("delivered_while_running", function=invocation.function, invocation=invocation.id)
-            place.leave()
-            return
         try:
+            await self._earlier_ended(delivery)
+            if invocation.id in self._held:
+                log.info("delivered_while_running", function=invocation.function, invocation=invocation.id)
+                return
             with self._leases.hold(delivery) as lease:
                 self._held[invocation.id] = lease
                 lease.cancelled = invocation.id in self._cancelled
@@ -153,6 +164,20 @@ class Attempts:
             log.exception("delivery_failed", function=invocation.function, invocation=invocation.id)
         finally:
             place.leave()
+
+    async def _earlier_ended(self, delivery: Delivery) -> None:
+        """Return when no earlier attempt of the invocation is held, or the delivery's lease has ended.
+
+        A retry without delay is on the queue with the settlement before it, and may be delivered before
+        that one's answer is here. Its record is read after this, so a cancel meanwhile is not missed.
+        """
+        invocation = delivery.invocation
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, delivery.leased_until - self._clock.boot())):
+                while (held := self._held.get(invocation.id)) is not None:
+                    if held.delivery.invocation.attempt >= invocation.attempt:
+                        return
+                    await self._one_end()
 
     async def _take(self, lease: Lease, place: Place) -> None:
         delivery = lease.delivery
@@ -180,7 +205,9 @@ class Attempts:
             case Verdict.START_WITH_NOTE:
                 await self._run_with_note(begun, place)
             case Verdict.START_ALONE:
+                place.stand_back()  # its turn may be long in coming
                 async with self._suspect:
+                    await place.come_forward()
                     await self._run_with_note(begun, place)
             case Verdict.ACKNOWLEDGE:
                 await self._work.acknowledge(delivery)

@@ -20,6 +20,7 @@ from runner.sandbox.pool import Attempt
 __all__ = ["Lease", "Leases"]
 
 RENEWALS_AT_ONCE = 64
+LOOKS_AT_ONCE = 64
 ENDED = -math.inf
 
 log = structlog.get_logger()
@@ -28,16 +29,23 @@ log = structlog.get_logger()
 class Lease:
     """The lease of one delivery: until when (boot clock, seconds), and the attempt that runs under it.
 
-    `cancelled`: nobody wants the invocation any more, whether or not its attempt is begun.
+    `cancelled`: nobody wants the invocation any more, whether or not its attempt is begun. Its holder is
+    the task that it is made in.
     """
 
-    __slots__ = ("attempt", "cancelled", "delivery", "until")
+    __slots__ = ("_holder", "attempt", "cancelled", "delivery", "until")
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
         self.until = delivery.leased_until
         self.attempt: Attempt | None = None
         self.cancelled = False
+        self._holder = asyncio.current_task()
+
+    def give_up(self) -> None:
+        """Break off whatever its holder still does about it."""
+        if self._holder is not None:
+            self._holder.cancel()
 
     def end(self) -> None:
         """The delivery is about to be handed back: it is ours no more, whatever is still answered."""
@@ -67,6 +75,9 @@ class Leases:
         self._lease_s = lease_s
         self._clock = clock
         self._held: set[Lease] = set()
+        self._renewals = asyncio.Semaphore(RENEWALS_AT_ONCE)
+        self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)  # of their own: no renewal waits for a look
+        self._looking: set[Lease] = set()  # where a look is under way, or waits: that one will do
 
     @contextmanager
     def hold(self, delivery: Delivery) -> Iterator[Lease]:
@@ -80,8 +91,7 @@ class Leases:
 
     async def keep(self) -> None:
         """Renew what is due, until cancelled."""
-        at_once = asyncio.Semaphore(RENEWALS_AT_ONCE)
-        async with asyncio.TaskGroup() as looks:  # which no renewal has to wait for
+        async with asyncio.TaskGroup() as looks:
             while True:
                 await asyncio.sleep(self._lease_s / 30)
                 now = self._clock.boot()
@@ -89,10 +99,10 @@ class Leases:
                 due = [lease for lease in self._held if now < lease.until < now + self._lease_s * 2 / 3]
                 async with asyncio.TaskGroup() as group:
                     for lease in due:
-                        group.create_task(self._renew(lease, at_once, looks))
+                        group.create_task(self._renew(lease, looks))
 
-    async def _renew(self, lease: Lease, at_once: asyncio.Semaphore, looks: asyncio.TaskGroup) -> None:
-        async with at_once:
+    async def _renew(self, lease: Lease, looks: asyncio.TaskGroup) -> None:
+        async with self._renewals:
             if lease not in self._held or lease.until <= self._clock.boot():
                 return
             try:
@@ -107,15 +117,18 @@ class Leases:
                     left_s=round(left_s, 1),
                 )
             else:
-                looks.create_task(self._look_for_cancel(lease, at_once))
+                if lease not in self._looking:
+                    self._looking.add(lease)
+                    look = looks.create_task(self._look_for_cancel(lease))
+                    look.add_done_callback(lambda _: self._looking.discard(lease))
 
-    async def _look_for_cancel(self, lease: Lease, at_once: asyncio.Semaphore) -> None:
+    async def _look_for_cancel(self, lease: Lease) -> None:
         """Who was cut off when runners were told of a cancel finds it in the record.
 
         It costs one read for each third of a lease that an attempt runs for; short ones cost nothing.
         """
         invocation = lease.delivery.invocation
-        async with at_once:
+        async with self._looks:
             if lease not in self._held:
                 return
             with suppress(BrokerUnavailable, EnvelopeError):  # with the next renewal it looks again

@@ -64,6 +64,13 @@ class Server:
         for attempt in self._running:
             attempt.stop()
 
+    def give_up(self) -> None:
+        """Break off what is still under way; the gateway sees to the answers when the runner is gone."""
+        if self._calls:
+            log.warning("calls_given_up", count=len(self._calls))
+        for call in self._calls:
+            call.cancel()
+
     async def ended(self) -> None:
         """Return when no call is under way any more."""
         while self._calls:

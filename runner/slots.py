@@ -105,7 +105,10 @@ class Slots:
 
 
 class Place:
-    """What one piece of background work has of the slots: a promise, then a slot, then nothing."""
+    """What one piece of background work has of the slots: a promise, then a slot, then nothing.
+
+    Who stands back has no promise meanwhile, and is still the one that `left` will be told of.
+    """
 
     __slots__ = ("_give_back", "_left", "_slots", "_taken_at")
 
@@ -119,6 +122,16 @@ class Place:
         self._taken_at: float | None = None
         self._give_back: Callable[[], None] | None = slots.forgo
 
+    def stand_back(self) -> None:
+        """Give the promise back for now: something else has to be waited for, and others need the slot."""
+        self._slots.forgo()
+        self._give_back = _nothing
+
+    async def come_forward(self) -> None:
+        """Wait for a new promise."""
+        await self._slots.promise(1)
+        self._give_back = self._slots.forgo
+
     async def take(self) -> None:
         """Wait for the promised slot."""
         await self._slots.redeem()
@@ -131,3 +144,7 @@ class Place:
         if give_back is not None:
             give_back()
             self._left(None if self._taken_at is None else self._slots.now() - self._taken_at)
+
+
+def _nothing() -> None:
+    """What who stands back has to give back."""

@@ -49,6 +49,7 @@ __all__ = ["Runner", "run"]
 
 BEAT_S = 1.0
 CHECK_ANNOUNCED_S = 10.0
+LAST_S = 5.0  # after the drain time, for what the broker is still to be told
 SETTLEMENTS_PER_SLOT = 16
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
 
@@ -257,7 +258,10 @@ class Runner:
                 log.warning("no_beat", why=str(error))
 
     async def _drain(self) -> None:
-        """Stop taking, finish what runs within the drain time, hand back the rest."""
+        """Stop taking, finish what runs within the drain time, hand back the rest.
+
+        What the broker does not take then is given up soon: it may be away for longer than anybody waits.
+        """
         log.info("draining", runner=self.name, seconds=self._settings.drain_s)
         self._draining = self._server.draining = self._attempts.draining = True
         try:
@@ -265,18 +269,24 @@ class Runner:
             await self._broker.stop_serving()
         except BrokerUnavailable as error:
             log.warning("no_beat", why=str(error))
+        if not await self._ended(self._settings.drain_s):
+            self._attempts.stop()
+            self._server.stop()
+            if not await self._ended(LAST_S):
+                self._attempts.give_up()
+                self._server.give_up()
+        log.info("drained", runner=self.name)
+
+    async def _ended(self, within_s: float) -> bool:
+        """Whether all that was taken has ended within so many seconds."""
         try:
-            async with asyncio.timeout(self._settings.drain_s):
+            async with asyncio.timeout(within_s):
                 await self._puller.ended()
                 await self._server.ended()
                 await self._attempts.ended()
         except TimeoutError:
-            pass
-        self._attempts.stop()
-        self._server.stop()
-        await self._attempts.ended()
-        await self._server.ended()
-        log.info("drained", runner=self.name)
+            return False
+        return True
 
 
 def _advertised(settings: RunnerSettings) -> str:

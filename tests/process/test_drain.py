@@ -131,3 +131,16 @@ async def test_handing_back_again_and_again_is_no_crime(tmp_path: Path) -> None:
         (tmp_path / "gate").touch()
         status = await system.in_state(id, "succeeded", "dead")
         assert (status["state"], len(status["attempts"])) == ("succeeded", 1)
+
+
+async def test_a_broker_that_is_gone_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    async with System(tmp_path, FUNCTIONS) as system:
+        await system.start_gateway()
+        runner = await system.start_runner("--drain", "1")
+        id = await running(system, "gate")
+        system.nats.kill()
+        (tmp_path / "gate").touch()
+        await eventually(lambda: notes(tmp_path, "ended"), what="it had an outcome")
+        runner.send(signal.SIGTERM)
+        assert await runner.ended(30) == 0
+        assert [fact["invocation"] for fact in runner.facts("settlement_broken_off")] == [id]

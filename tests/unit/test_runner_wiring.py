@@ -7,19 +7,22 @@ from collections.abc import Collection
 from typing import cast
 
 import pytest
+import structlog
 
 from quarterhour.broker.memory import MemoryBroker, Store
-from quarterhour.broker.port import Beat, BrokerOptions
+from quarterhour.broker.port import Answer, Beat, BrokerOptions, Settlement
 from quarterhour.clock import SystemClock
 from quarterhour.errors import BrokerUnavailable
 from quarterhour.function import Manifest
+from quarterhour.reply import Reply
 from quarterhour.settings import RunnerSettings
-from runner import wiring
-from runner.catalog import Catalog
+from runner import settlement, wiring
+from runner.catalog import Catalog, Entry
 from runner.dependencies import Dependencies
 from runner.metrics import Metrics
 from runner.sandbox.pool import Sandbox
 from runner.wiring import Runner, _advertised
+from tests.broker.worlds import invocation, manifest
 from tests.waiting import eventually
 
 HERE = socket.gethostname()
@@ -133,3 +136,54 @@ async def test_a_runner_that_is_told_to_end_does_not_wait_for_its_broker() -> No
         await broker.heard.wait()
         stop.set()
     assert "functions" not in broker.said
+
+
+class Deaf(SlowBroker):
+    """It gives work out, and is away for whoever has done it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def settle(self, settlement: Settlement) -> None:
+        self.asked.set()
+        message = "The broker is away."
+        raise BrokerUnavailable(message)
+
+
+BROKEN = Entry(manifest=manifest("report", error="It cannot be parsed."), code=None)  # and ends at once
+
+
+async def test_a_drain_does_not_wait_for_a_broker_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "LAST_S", 0.1)
+    monkeypatch.setattr(settlement, "FINISH_S", 0.1)
+    broker, stop, work = Deaf(), asyncio.Event(), invocation("report")
+    await broker.enqueue(work)
+    with structlog.testing.capture_logs() as logs:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(runner_at(broker).run(Catalog(entries={"report": BROKEN}, warnings=()), stop))
+            await broker.asked.wait()
+            stop.set()
+    lost = [(entry["event"], entry["invocation"]) for entry in logs if "invocation" in entry]
+    assert lost == [("delivery_let_go", work.id), ("settlement_broken_off", work.id)]
+
+
+async def test_a_drain_does_not_wait_for_a_call_that_cannot_be_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wiring, "LAST_S", 0.1)
+    answering, stop = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: Reply) -> None:
+        answering.set()
+        await asyncio.Event().wait()
+
+    runner = runner_at(SlowBroker())
+    with structlog.testing.capture_logs() as logs:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(runner.run(NOTHING, stop))
+            await eventually(lambda: [entry for entry in logs if entry["event"] == "runner_started"])
+            runner._server.take(invocation("hello"), b"", cast("Answer", answer))
+            await answering.wait()
+            stop.set()
+    assert [entry["count"] for entry in logs if entry["event"] == "calls_given_up"] == [1]

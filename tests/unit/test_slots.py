@@ -170,3 +170,31 @@ async def test_a_place_tells_once_how_long_it_had_its_slot() -> None:
     for place in (*places, *places):
         place.leave()
     assert told == [3.0, None]
+
+
+async def test_who_stands_back_leaves_its_slot_to_others_and_comes_forward_again() -> None:
+    slots = Slots(1)
+    told: list[float | None] = []
+    place = Place(slots, told.append)
+    assert await slots.promise(1) == 1
+    place.stand_back()
+    assert await slots.promise(1) == 1
+    coming = asyncio.ensure_future(place.come_forward())
+    await asyncio.sleep(0)
+    assert not coming.done()
+    slots.forgo()
+    await coming
+    assert told == []
+    await place.take()
+    place.leave()
+    assert (slots.free, len(told)) == (1, 1)
+
+
+async def test_who_leaves_while_it_stands_back_gives_nothing_back_and_is_told_of() -> None:
+    slots = Slots(2)
+    told: list[float | None] = []
+    places = [Place(slots, told.append) for _ in range(await slots.promise(2))]
+    places[0].stand_back()
+    places[0].leave()
+    assert told == [None]
+    assert await slots.promise(2) == 1  # the other's is still promised
