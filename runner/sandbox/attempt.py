@@ -308,7 +308,15 @@ class Attempt:
             return Crashed(exit_status=os.WEXITSTATUS(end.status))
         if end.killed == "asked":
             return Crashed(detail="closed its connection and was ended")
-        return Crashed(signal=signal.Signals(os.WTERMSIG(end.status)).name)
+        return Crashed(signal=_name_of(os.WTERMSIG(end.status)))
+
+
+def _name_of(number: int) -> str:
+    """A signal's name. Of the real-time signals only the first and the last have one."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 async def _beginning(body: AsyncIterator[bytes]) -> bytes:
