@@ -18,7 +18,6 @@ from runner.judge import judge, judge_end, judge_head
 from runner.sandbox.frames import Large
 from runner.sandbox.guard import Exit
 from runner.sandbox.job import AttemptLost, Code, Finished, Job, LogLine, LossReason, Rest, Sink
-from runner.sandbox.table import Table
 from runner.sandbox.worker import WorkerProcess
 
 __all__ = ["Attempt"]
@@ -46,13 +45,17 @@ class Workers(Protocol):
     """What an attempt needs of the pool that its worker comes from."""
 
     clock: Clock
-    table: Table
     stream_bytes_max: int
     on_line: Callable[[LogLine], None]
 
     async def take(self, code: Code) -> WorkerProcess:
         """A worker for `code` that does nothing else. Raises `AttemptLost`."""
         ...
+
+    def keep_moments(
+        self, worker: WorkerProcess, *, limit_at: float | None, leased_until: float | None
+    ) -> None:
+        """Have the worker ended at its limit and before the end of its lease. Nothing, if it has ended."""
 
     def give_back(self, worker: WorkerProcess) -> None:
         """The worker may make another attempt."""
@@ -82,7 +85,7 @@ class Attempt:
         """Its lease was renewed until `leased_until` (boot clock, seconds)."""
         self._leased_until = leased_until
         if self._worker is not None and not self._ended:
-            self._workers.table.extend(self._worker.row, leased_until)
+            self._workers.keep_moments(self._worker, limit_at=self._limit_at, leased_until=leased_until)
 
     def stop(self) -> None:
         """End it without an outcome: `run` raises `AttemptLost`."""
@@ -224,8 +227,8 @@ class Attempt:
         worker.user = self
         worker.output.begin(self._line)
         self._limit_at = self._workers.clock.boot() + self._job.limit_s
-        # The table first: from here on the guard keeps limit and lease, whatever becomes of us.
-        self._workers.table.set(worker.row, limit_at=self._limit_at, leased_until=self._leased_until)
+        # The moments first: from here on the guard keeps limit and lease, whatever becomes of us.
+        self._workers.keep_moments(worker, limit_at=self._limit_at, leased_until=self._leased_until)
         rest = self._job.rest
         worker.send(self._limit_at, self._job.envelope, rest_bytes=rest.size_bytes if rest else 0)
         if worker.hung_up:
@@ -276,7 +279,7 @@ class Attempt:
         """Have the worker back after its final frame; gives the outcome if that came too late."""
         workers = self._workers
         now = workers.clock.boot()
-        workers.table.clear(worker.row)
+        workers.keep_moments(worker, limit_at=None, leased_until=None)
         close = now > self._limit_at - CLOSE_TO_LIMIT_S or (
             self._leased_until is not None and now > self._leased_until - CLOSE_TO_LEASE_END_S
         )

@@ -61,9 +61,9 @@ class Sandbox:
         self.clock = clock
         self.on_line = on_line
         self.stream_bytes_max = settings.stream_bytes_max
-        self.table = Table(settings.workers_max + MORE_WORKERS)
+        self._table = Table(settings.workers_max + MORE_WORKERS)
         self.landlock = 0  # the version of it that workers are kept in, once it is known
-        self._guards = Guards(self.table, clock=clock)
+        self._guards = Guards(self._table, clock=clock)
         self._workers: dict[int, WorkerProcess] = {}
         self._retiring: set[int] = set()
         self._idle: OrderedDict[int, tuple[WorkerProcess, float]] = OrderedDict()  # the longest idle first
@@ -97,7 +97,7 @@ class Sandbox:
         await self._tasks.__aexit__(None, None, None)
         for worker in list(self._workers.values()):
             self._ended(worker, Exit(status=0, killed="guard"))
-        self.table.close()
+        self._table.close()
 
     def attempt(self, job: Job) -> Attempt:
         """An attempt, not yet begun."""
@@ -120,6 +120,13 @@ class Sandbox:
                 self._fill_later()
                 return worker
         raise AttemptLost(reason="guard")
+
+    def keep_moments(
+        self, worker: WorkerProcess, *, limit_at: float | None, leased_until: float | None
+    ) -> None:
+        """Have the guard keep the worker's limit and lease; the row of one that has ended is another's."""
+        if worker.number in self._workers:
+            self._table.set(worker.row, limit_at=limit_at, leased_until=leased_until)
 
     def give_back(self, worker: WorkerProcess) -> None:
         """The worker has made its attempt and may make another."""
@@ -176,7 +183,7 @@ class Sandbox:
         self._last_number += 1
         worker, descriptors = await WorkerProcess.open(
             self._last_number,
-            self.table.take(),
+            self._table.take(),
             response_bytes_max=self.settings.response_bytes_max,
             held_bytes_max=self.settings.held_bytes_max,
             on_hung_up=self.retire,
@@ -208,7 +215,7 @@ class Sandbox:
         self._retiring.discard(worker.number)
         if self._workers.pop(worker.number, None) is None:
             return
-        self.table.give_back(worker.row)
+        self._table.give_back(worker.row)
         if worker.user is not None:
             worker.user.on_exit(exit_)
         worker.close()

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from quarterhour.outcome import Succeeded
-from tests.process.sandboxes import Collected, cancelled, open_bench
+from tests.process.sandboxes import Slow, cancelled, open_bench
 from tests.waiting import eventually
 
 CHUNKS = 100
@@ -19,18 +19,6 @@ SENDS = f"""
     def handler(event, context):
         return {{"statusCode": 200, "body": body()}}
     """
-
-
-class Slow(Collected):
-    """Takes one chunk, and no more until it is told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go_on = asyncio.Event()
-
-    async def send(self, chunk: bytes) -> None:
-        await super().send(chunk)
-        await self.go_on.wait()
 
 
 async def test_a_function_goes_no_faster_than_its_response_is_taken(tmp_path: Path) -> None:
