@@ -30,8 +30,10 @@ from tests.waiting import eventually
 
 __all__ = [
     "RAW",
+    "WHOLE_AT_ONCE",
     "Bench",
     "Collected",
+    "HourLater",
     "Slow",
     "adopting",
     "alive",
@@ -60,6 +62,16 @@ def send(data):
                 data = data[os.write(int(name), data):]
 def handler(event, context):
 """
+# A response that comes bit by bit, all of whose bits are there as soon as the first is.
+WHOLE_AT_ONCE = (
+    RAW
+    + """
+    head = frame({"kind": "streaming", "statusCode": 200}, b"")
+    send(head + frame({"kind": "chunk"}, b"one") + frame({"kind": "returned", "shape": "streamed"}, b""))
+    print("pid", os.getpid(), flush=True)
+    import time; time.sleep(1000)
+"""
+)
 
 
 def settings(
@@ -165,6 +177,13 @@ class Bench:
     def guard_pid(self) -> int:
         """The process id of the guard."""
         return self.sandbox._guards._guards[self.sandbox.settings.python]._process.pid
+
+
+class HourLater(SystemClock):
+    """What a runner that was kept from its work for an hour sees on its clock."""
+
+    def boot(self) -> float:
+        return super().boot() + 3600
 
 
 class Collected:

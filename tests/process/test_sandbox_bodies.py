@@ -12,7 +12,7 @@ from quarterhour.invocation import Request
 from quarterhour.outcome import Crashed, Failed, Succeeded, TimedOut
 from quarterhour.record import RESULT_BYTES_MAX
 from runner.sandbox.job import AttemptLost, Rest
-from tests.process.sandboxes import RAW, Bench, open_bench, settings
+from tests.process.sandboxes import RAW, Bench, HourLater, open_bench, settings
 
 KIB = 1024
 TEXT = Request(method="POST", path="/", headers=(("content-type", "text/plain"),))
@@ -89,6 +89,16 @@ async def test_a_response_that_cannot_be_kept(bench: Bench) -> None:
     finished = await bench.run(source, keep=Kept(BrokerUnavailable("Away.")))
     assert isinstance(finished.outcome, Failed)
     assert finished.outcome.error.type == "ResponseLost"
+
+
+async def test_a_function_is_not_late_if_only_keeping_its_response_took_long(bench: Bench) -> None:
+    async def keep(chunks: AsyncIterator[bytes]) -> Claim:
+        claim = await Kept()(chunks)
+        bench.sandbox.clock = HourLater()
+        return claim
+
+    source = "def handler(event, context): return {'statusCode': 200, 'body': 'x' * 900_000}"
+    assert isinstance((await bench.run(source, keep=keep)).outcome, Succeeded)
 
 
 async def test_a_large_response_that_is_none(bench: Bench) -> None:

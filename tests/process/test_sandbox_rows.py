@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from quarterhour.clock import boot_s
 from quarterhour.outcome import Crashed, Succeeded, TimedOut
 from runner.sandbox.job import Rest
-from tests.process.sandboxes import RAW, Bench, Slow, cancelled
+from tests.process.sandboxes import WHOLE_AT_ONCE, Bench, Slow, cancelled
 from tests.waiting import eventually
 
 STAYS = """
@@ -19,15 +19,6 @@ STAYS = """
     """
 LIMIT_S = 2.0
 TIMED_OUT = TimedOut(limit_s=LIMIT_S)
-WHOLE_AT_ONCE = (
-    RAW
-    + """
-    head = frame({"kind": "streaming", "statusCode": 200}, b"")
-    send(head + frame({"kind": "chunk"}, b"one") + frame({"kind": "returned", "shape": "streamed"}, b""))
-    print("pid", os.getpid(), flush=True)
-    import time; time.sleep(1000)
-"""
-)
 
 
 async def test_a_response_that_is_taken_late_takes_no_limit_from_the_next_attempt(bench: Bench) -> None:
