@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from quarterhour.body import INLINE_BYTES_MAX
 from quarterhour.clock import Clock
 from quarterhour.errors import SettingsError
@@ -31,6 +33,8 @@ __all__ = ["Attempt", "Sandbox", "SandboxSettings"]
 GUARDS_TRIED_MAX = 2
 SPARES_MAX = 2
 SPARE_AFTER_S = 0.2  # the function that took the last one has the processors first
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,7 @@ class Sandbox:
         return Attempt(self, job)
 
     async def take(self, code: Code) -> WorkerProcess:
-        """A worker for `code` that does nothing else. Raises `AttemptLost` if no guard can be had."""
+        """A worker for `code` that does nothing else. Raises `AttemptLost` if none can be had."""
         for number, (worker, _) in reversed(self._idle.items()):
             if worker.code == code:
                 del self._idle[number]
@@ -173,7 +177,7 @@ class Sandbox:
                 self._tasks.create_task(self._spawn_spare(program))
 
     async def _spawn_spare(self, program: Program) -> None:
-        with suppress(GuardGone):
+        with suppress(GuardGone, AttemptLost):
             worker = await self._spawn(program)
             if self._spares.setdefault(program, worker) is not worker:
                 self.retire(worker)
@@ -181,13 +185,19 @@ class Sandbox:
     async def _spawn(self, program: Program) -> WorkerProcess:
         guard = await self._guards.running(self._python(program))
         self._last_number += 1
-        worker, descriptors = await WorkerProcess.open(
-            self._last_number,
-            self._table.take(),
-            response_bytes_max=self.settings.response_bytes_max,
-            held_bytes_max=self.settings.held_bytes_max,
-            on_hung_up=self.retire,
-        )
+        row = self._table.take()
+        try:
+            worker, descriptors = await WorkerProcess.open(
+                self._last_number,
+                row,
+                response_bytes_max=self.settings.response_bytes_max,
+                held_bytes_max=self.settings.held_bytes_max,
+                on_hung_up=self.retire,
+            )
+        except OSError as error:
+            self._table.give_back(row)
+            log.warning("worker_not_opened", why=error.strerror)
+            raise AttemptLost(reason="worker") from None
         self._workers[worker.number] = worker
         worker.guard = guard
         worker.equip({**self.settings.environment, **dict(program.environment)})
