@@ -7,11 +7,9 @@ the same words. It prints nothing; what it has to report goes through the standa
 import asyncio
 import errno
 import logging
-import resource
 import socket
 import sys
 from collections.abc import Awaitable
-from contextlib import suppress
 from typing import Any, cast
 
 from hypercorn.asyncio import serve as serve_hypercorn
@@ -21,6 +19,7 @@ from gateway.asgi import App
 from gateway.hypercorn_server import mend_hypercorn
 from gateway.shedding import Shedding
 from quarterhour.errors import SettingsError
+from quarterhour.processes import raise_descriptors
 from quarterhour.settings import GatewaySettings
 
 __all__ = ["bind", "load_server", "serve"]
@@ -76,14 +75,8 @@ def _cannot_bind(error: OSError, host: str, port: int) -> str:
 
 def connections_max() -> int:
     """How many connections to hold: a process has only so many descriptors, as many as it may ask for."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS_MAX + DESCRIPTORS_KEPT
-    if soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with suppress(OSError, ValueError):  # macOS has a limit of its own besides
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(1, min(CONNECTIONS_MAX, soft - DESCRIPTORS_KEPT))
+    allowed = raise_descriptors(CONNECTIONS_MAX + DESCRIPTORS_KEPT)
+    return max(1, min(CONNECTIONS_MAX, allowed - DESCRIPTORS_KEPT))
 
 
 def load_server(settings: GatewaySettings) -> None:

@@ -9,10 +9,11 @@ import asyncio
 import ctypes
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from quarterhour.errors import QuarterhourError
@@ -24,6 +25,7 @@ __all__ = [
     "end_with_parent",
     "keep_others_out",
     "parent_gone",
+    "raise_descriptors",
     "settle_memory",
     "stop_on_signals",
     "unless_stopped",
@@ -57,6 +59,17 @@ def keep_others_out() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def raise_descriptors(wanted: int) -> int:
+    """Have this process allowed so many open files, as far as it may; how many it is allowed then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):  # macOS has a limit of its own besides
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return soft
 
 
 def settle_memory() -> None:

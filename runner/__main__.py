@@ -4,11 +4,14 @@ import click
 
 from quarterhour.entry import run_process
 from quarterhour.logs import configure_logging
-from quarterhour.processes import keep_others_out
+from quarterhour.processes import keep_others_out, raise_descriptors
 from quarterhour.settings import RunnerSettings, settings_options
 from runner.wiring import run
 
 __all__ = ["main"]
+
+DESCRIPTORS_PER_SLOT = 8  # a worker has three, and three more while it is started
+DESCRIPTORS_KEPT = 1024  # for everything else, the workers that are spare or being ended among them
 
 
 @click.command("quarterhour runner", context_settings={"max_content_width": 100})
@@ -22,6 +25,7 @@ def main(settings: RunnerSettings) -> None:
       quarterhour runner --broker nats://127.0.0.1:4222 --functions functions
     """
     keep_others_out()
+    raise_descriptors(DESCRIPTORS_KEPT + DESCRIPTORS_PER_SLOT * settings.slots)
     configure_logging(settings.log_format, process="runner")
     run_process(run(settings))
 

@@ -322,10 +322,13 @@ class Attempts:
         )
         if lost.reason == "lease":
             return  # it is not ours any more
-        if lost.reason in {"stopped", "body"} and begun.record.notes:
+        if lost.reason in {"stopped", "body", "worker"} and begun.record.notes:
             # Cancelled before the hand-back: the other order could cancel the next runner's note.
             await self._records.write(records.handed_back(begun.record))
-        if lost.reason != "body":  # the broker may need a while: it delivers again when the lease has ended
+        if lost.reason not in {
+            "body",
+            "worker",
+        }:  # these may take a while: delivered when the lease has ended
             await self._give_back(begun.lease)
 
     async def _dismiss(self, begun: _Begun) -> None:

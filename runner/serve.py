@@ -106,6 +106,10 @@ class Server:
                 return Refused(reason=Refusal.DRAINING)
             with self._metrics.running(invocation.function):
                 outcome, duration_s = await self._run(entry, invocation, envelope, answer)
+        except AttemptLost as lost:
+            if lost.reason != "worker":
+                raise
+            return Refused(reason=Refusal.BUSY)  # nothing was started: another runner may have room for it
         finally:
             self._slots.release()
         self._metrics.ended(invocation.function, invocation.mode, outcome, duration_s)
@@ -135,7 +139,7 @@ class Server:
         try:
             finished = await attempt.run()
         except AttemptLost as lost:
-            if lost.reason == "stopped":
+            if lost.reason in {"stopped", "worker"}:
                 raise
             if lost.reason == "body":
                 message = "The body of the request could not be read from the broker; nothing was started."

@@ -5,6 +5,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -12,13 +13,12 @@ from quarterhour.clock import Clock
 from quarterhour.errors import BodyLost, BrokerError, EnvelopeError
 from quarterhour.function import Mode
 from quarterhour.invocation import unpack
-from quarterhour.outcome import Cancelled, Crashed, Error, Failed, Outcome, Succeeded, TimedOut
+from quarterhour.outcome import Cancelled, Crashed, Error, Failed, Outcome, Response, Succeeded, TimedOut
 from quarterhour.record import RESULT_BYTES_MAX
 from runner.judge import judge, judge_end, judge_head
 from runner.sandbox.frames import Large
 from runner.sandbox.guard import Exit
 from runner.sandbox.job import AttemptLost, Code, Finished, Job, LogLine, LossReason, Rest, Sink
-from runner.sandbox.table import Table
 from runner.sandbox.worker import WorkerProcess
 
 __all__ = ["Attempt"]
@@ -46,13 +46,17 @@ class Workers(Protocol):
     """What an attempt needs of the pool that its worker comes from."""
 
     clock: Clock
-    table: Table
     stream_bytes_max: int
     on_line: Callable[[LogLine], None]
 
     async def take(self, code: Code) -> WorkerProcess:
         """A worker for `code` that does nothing else. Raises `AttemptLost`."""
         ...
+
+    def keep_moments(
+        self, worker: WorkerProcess, *, limit_at: float | None, leased_until: float | None
+    ) -> None:
+        """Have the worker ended at its limit and before the end of its lease. Nothing, if it has ended."""
 
     def give_back(self, worker: WorkerProcess) -> None:
         """The worker may make another attempt."""
@@ -74,15 +78,20 @@ class Attempt:
         self._ended = False
         self._leased_until = job.leased_until
         self._limit_at = 0.0
+        self._given_at: float | None = None  # by then the worker had given its whole result (boot clock)
+        self._exit: Exit | None = None
+        self._delivery: asyncio.Timeout | None = None
         # What comes from the worker: frames, and in the end its exit unless the last frame was final.
         self._next: asyncio.Future[_Arrival] | None = None
         self._arrived: deque[_Arrival] = deque()
 
     def extend(self, leased_until: float) -> None:
         """Its lease was renewed until `leased_until` (boot clock, seconds)."""
+        if self._given_at is not None:
+            return
         self._leased_until = leased_until
         if self._worker is not None and not self._ended:
-            self._workers.table.extend(self._worker.row, leased_until)
+            self._workers.keep_moments(self._worker, limit_at=self._limit_at, leased_until=leased_until)
 
     def stop(self) -> None:
         """End it without an outcome: `run` raises `AttemptLost`."""
@@ -97,6 +106,7 @@ class Attempt:
     def _end(self) -> None:
         if self._worker is not None and not self._ended:
             self._workers.retire(self._worker)
+            self._look_ahead()
 
     async def run(self) -> Finished:
         """Make the attempt. Raises `AttemptLost` if it ended without an outcome of its own."""
@@ -187,35 +197,61 @@ class Attempt:
                 raise _WorkerEndedError(part)
             if isinstance(part, bytes):
                 left_bytes -= len(part)
+                if not left_bytes:
+                    self._give(worker)
                 yield part
 
     async def _relay(self, worker: WorkerProcess, header: dict[str, Any], sink: Sink) -> Outcome:
-        """Hand a response on as it comes; whoever takes it sets the pace."""
+        """Hand a response on as it comes; whoever takes it sets the pace.
+
+        That ends with the worker, so at the latest at its limit, unless the worker has given everything
+        before. What is left then is no more than was read of its channel at once: the sink gives up a client
+        that takes nothing of it for long (`quarterhour/broker/flow.py`), and `stop` ends it.
+        """
         head = judge_head(header)
         if isinstance(head, Failed):
             self._workers.retire(worker)
             return head
         worker.pause()
-        left_bytes = self._workers.stream_bytes_max
         try:
-            await sink.begin(head)
-            while isinstance(end := await self._receive(worker), bytes):
-                header, body = unpack(end)
-                if header.get("kind") != "chunk":
-                    worker.resume()
-                    return self._let_go(worker, header) or judge_end(header, body)
-                left_bytes -= len(body)
-                if left_bytes < 0:
-                    self._workers.retire(worker)
-                    return _too_large(self._workers.stream_bytes_max)
-                await sink.send(body)
-            if isinstance(end, Large):
-                self._workers.retire(worker)
-                return _no_chunk()
-            return self._outcome_of_exit(end)
+            async with asyncio.timeout(None) as self._delivery:
+                self._look_ahead(*self._arrived)
+                return await self._deliver(worker, head, sink)
+        except TimeoutError:
+            if self._exit is None:
+                raise
+            return self._outcome_of_exit(self._exit)
         except BrokerError:  # nobody reads any further, or can be told
             self._workers.retire(worker)
             return Cancelled()
+
+    async def _deliver(self, worker: WorkerProcess, head: Response, sink: Sink) -> Outcome:
+        left_bytes = self._workers.stream_bytes_max
+        await sink.begin(head)
+        while isinstance(end := await self._receive(worker), bytes):
+            header, body = unpack(end)
+            if header.get("kind") != "chunk":
+                worker.resume()
+                return self._let_go(worker, header) or judge_end(header, body)
+            left_bytes -= len(body)
+            if left_bytes < 0:
+                self._workers.retire(worker)
+                return _too_large(self._workers.stream_bytes_max)
+            await sink.send(body)
+        if isinstance(end, Large):
+            self._workers.retire(worker)
+            return _no_chunk()
+        return self._outcome_of_exit(end)
+
+    def _look_ahead(self, *waiting: "_Arrival") -> None:
+        """While a response is delivered, its end counts when it comes, however much waits before it."""
+        if self._delivery is None or self._worker is None:
+            return
+        if any(isinstance(what, bytes) and _is_final(what) for what in waiting):
+            self._give(self._worker)
+        if self._exit is not None and (self._given_at is None or self._stopped or self._cancelled):
+            with suppress(RuntimeError):  # it has ended in this very moment
+                self._delivery.reschedule(asyncio.get_running_loop().time())
 
     def _start(self, worker: WorkerProcess) -> "asyncio.Future[_Arrival]":
         """Give the worker its frame; what comes of it first is a frame or the worker's exit."""
@@ -224,8 +260,8 @@ class Attempt:
         worker.user = self
         worker.output.begin(self._line)
         self._limit_at = self._workers.clock.boot() + self._job.limit_s
-        # The table first: from here on the guard keeps limit and lease, whatever becomes of us.
-        self._workers.table.set(worker.row, limit_at=self._limit_at, leased_until=self._leased_until)
+        # The moments first: from here on the guard keeps limit and lease, whatever becomes of us.
+        self._workers.keep_moments(worker, limit_at=self._limit_at, leased_until=self._leased_until)
         rest = self._job.rest
         worker.send(self._limit_at, self._job.envelope, rest_bytes=rest.size_bytes if rest else 0)
         if worker.hung_up:
@@ -253,6 +289,7 @@ class Attempt:
 
     def on_exit(self, exit_: Exit) -> None:
         """The worker has ended."""
+        self._exit = exit_
         self._come(exit_)
 
     def on_hung_up(self) -> None:
@@ -265,6 +302,7 @@ class Attempt:
             self._next.set_result(what)
         else:
             self._arrived.append(what)
+            self._look_ahead(what)
 
     def _line(self, stream: str, text: str) -> None:
         job = self._job
@@ -272,13 +310,18 @@ class Attempt:
             LogLine(function=job.code.function, invocation=job.invocation, stream=stream, text=text)
         )
 
+    def _give(self, worker: WorkerProcess) -> float:
+        """The worker has given its whole result: it is held to nothing more. When that was (boot clock)."""
+        if self._given_at is None:
+            self._given_at = self._workers.clock.boot()
+            self._workers.keep_moments(worker, limit_at=None, leased_until=None)
+        return self._given_at
+
     def _let_go(self, worker: WorkerProcess, header: dict[str, Any]) -> Outcome | None:
         """Have the worker back after its final frame; gives the outcome if that came too late."""
-        workers = self._workers
-        now = workers.clock.boot()
-        workers.table.clear(worker.row)
-        close = now > self._limit_at - CLOSE_TO_LIMIT_S or (
-            self._leased_until is not None and now > self._leased_until - CLOSE_TO_LEASE_END_S
+        workers, given_at = self._workers, self._give(worker)
+        close = given_at > self._limit_at - CLOSE_TO_LIMIT_S or (
+            self._leased_until is not None and given_at > self._leased_until - CLOSE_TO_LEASE_END_S
         )
         # There must be nothing after a final frame, and there is something after any other.
         done = header.get("kind") in FINAL_KINDS and not self._arrived
@@ -290,7 +333,7 @@ class Attempt:
             return Cancelled()
         if self._stopped:
             raise AttemptLost(reason="stopped")
-        return TimedOut(limit_s=self._job.limit_s) if now >= self._limit_at else None
+        return TimedOut(limit_s=self._job.limit_s) if given_at >= self._limit_at else None
 
     def _outcome_of_exit(self, end: Exit) -> Outcome:
         if self._cancelled and end.killed != "lease":
@@ -308,7 +351,22 @@ class Attempt:
             return Crashed(exit_status=os.WEXITSTATUS(end.status))
         if end.killed == "asked":
             return Crashed(detail="closed its connection and was ended")
-        return Crashed(signal=signal.Signals(os.WTERMSIG(end.status)).name)
+        return Crashed(signal=_name_of(os.WTERMSIG(end.status)))
+
+
+def _name_of(number: int) -> str:
+    """A signal's name. Of the real-time signals only the first and the last have one."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _is_final(frame: bytes) -> bool:
+    try:
+        return unpack(frame)[0].get("kind") in FINAL_KINDS
+    except EnvelopeError:  # that is found when it is its turn
+        return False
 
 
 async def _beginning(body: AsyncIterator[bytes]) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import quarterhour
 from runner.sandbox.job import Program
@@ -24,16 +24,15 @@ SEND_S = 1.0
 END_S = 6.0
 READ_BYTES = 65536
 
+Killed = Literal["limit", "lease", "memory", "asked", "guard"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a worker ended: its wait status, and why the guard killed it if it did.
-
-    That is limit, lease, memory, or asked.
-    """
+    """How a worker ended: its wait status, and why it was killed if it was (`guard`: with its guard)."""
 
     status: int
-    killed: str | None
+    killed: Killed | None
 
 
 class GuardGone(Exception):  # noqa: N818 - a state of affairs

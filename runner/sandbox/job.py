@@ -15,7 +15,7 @@ __all__ = ["AttemptLost", "Code", "Finished", "Job", "LogLine", "LossReason", "P
 
 FORKED = Launch()  # from the sandbox's own guard
 
-LossReason = Literal["lease", "guard", "stopped", "body", "cancelled"]
+LossReason = Literal["lease", "guard", "stopped", "body", "worker", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +120,9 @@ class AttemptLost(QuarterhourError):  # noqa: N818 - nobody's error
     code = "attempt_lost"
 
     def __init__(self, *, reason: LossReason) -> None:
-        """`reason`: its lease ended, its guard died, it was stopped, its body is lost, it was cancelled."""
+        """`reason`: its lease ended, its guard died, it was stopped or cancelled, its body cannot be read.
+
+        Or `worker`: no more can be opened, for want of descriptors.
+        """
         super().__init__(f"The attempt was ended without an outcome ({reason}).")
         self.reason = reason

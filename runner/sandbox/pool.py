@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from quarterhour.body import INLINE_BYTES_MAX
 from quarterhour.clock import Clock
 from quarterhour.errors import SettingsError
@@ -31,6 +33,8 @@ __all__ = ["Attempt", "Sandbox", "SandboxSettings"]
 GUARDS_TRIED_MAX = 2
 SPARES_MAX = 2
 SPARE_AFTER_S = 0.2  # the function that took the last one has the processors first
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +65,9 @@ class Sandbox:
         self.clock = clock
         self.on_line = on_line
         self.stream_bytes_max = settings.stream_bytes_max
-        self.table = Table(settings.workers_max + MORE_WORKERS)
+        self._table = Table(settings.workers_max + MORE_WORKERS)
         self.landlock = 0  # the version of it that workers are kept in, once it is known
-        self._guards = Guards(self.table, clock=clock)
+        self._guards = Guards(self._table, clock=clock)
         self._workers: dict[int, WorkerProcess] = {}
         self._retiring: set[int] = set()
         self._idle: OrderedDict[int, tuple[WorkerProcess, float]] = OrderedDict()  # the longest idle first
@@ -97,14 +101,14 @@ class Sandbox:
         await self._tasks.__aexit__(None, None, None)
         for worker in list(self._workers.values()):
             self._ended(worker, Exit(status=0, killed="guard"))
-        self.table.close()
+        self._table.close()
 
     def attempt(self, job: Job) -> Attempt:
         """An attempt, not yet begun."""
         return Attempt(self, job)
 
     async def take(self, code: Code) -> WorkerProcess:
-        """A worker for `code` that does nothing else. Raises `AttemptLost` if no guard can be had."""
+        """A worker for `code` that does nothing else. Raises `AttemptLost` if none can be had."""
         for number, (worker, _) in reversed(self._idle.items()):
             if worker.code == code:
                 del self._idle[number]
@@ -120,6 +124,13 @@ class Sandbox:
                 self._fill_later()
                 return worker
         raise AttemptLost(reason="guard")
+
+    def keep_moments(
+        self, worker: WorkerProcess, *, limit_at: float | None, leased_until: float | None
+    ) -> None:
+        """Have the guard keep the worker's limit and lease; the row of one that has ended is another's."""
+        if worker.number in self._workers:
+            self._table.set(worker.row, limit_at=limit_at, leased_until=leased_until)
 
     def give_back(self, worker: WorkerProcess) -> None:
         """The worker has made its attempt and may make another."""
@@ -166,7 +177,7 @@ class Sandbox:
                 self._tasks.create_task(self._spawn_spare(program))
 
     async def _spawn_spare(self, program: Program) -> None:
-        with suppress(GuardGone):
+        with suppress(GuardGone, AttemptLost):
             worker = await self._spawn(program)
             if self._spares.setdefault(program, worker) is not worker:
                 self.retire(worker)
@@ -174,13 +185,19 @@ class Sandbox:
     async def _spawn(self, program: Program) -> WorkerProcess:
         guard = await self._guards.running(self._python(program))
         self._last_number += 1
-        worker, descriptors = await WorkerProcess.open(
-            self._last_number,
-            self.table.take(),
-            response_bytes_max=self.settings.response_bytes_max,
-            held_bytes_max=self.settings.held_bytes_max,
-            on_hung_up=self.retire,
-        )
+        row = self._table.take()
+        try:
+            worker, descriptors = await WorkerProcess.open(
+                self._last_number,
+                row,
+                response_bytes_max=self.settings.response_bytes_max,
+                held_bytes_max=self.settings.held_bytes_max,
+                on_hung_up=self.retire,
+            )
+        except OSError as error:
+            self._table.give_back(row)
+            log.warning("worker_not_opened", why=error.strerror)
+            raise AttemptLost(reason="worker") from None
         self._workers[worker.number] = worker
         worker.guard = guard
         worker.equip({**self.settings.environment, **dict(program.environment)})
@@ -208,7 +225,7 @@ class Sandbox:
         self._retiring.discard(worker.number)
         if self._workers.pop(worker.number, None) is None:
             return
-        self.table.give_back(worker.row)
+        self._table.give_back(worker.row)
         if worker.user is not None:
             worker.user.on_exit(exit_)
         worker.close()

@@ -31,22 +31,13 @@ class Table:
 
     def give_back(self, row: int) -> None:
         """The row's worker is gone."""
-        self.clear(row)
+        self.set(row, limit_at=None, leased_until=None)
         self._free.append(row)
 
-    def set(self, row: int, *, limit_at: float, leased_until: float | None) -> None:
-        """An attempt starts in the row's worker."""
+    def set(self, row: int, *, limit_at: float | None, leased_until: float | None) -> None:
+        """The moments of the attempt in the row's worker."""
         self._moments[2 * row + 1] = leased_until or 0.0
-        self._moments[2 * row] = limit_at
-
-    def extend(self, row: int, leased_until: float) -> None:
-        """Its lease was renewed."""
-        self._moments[2 * row + 1] = leased_until
-
-    def clear(self, row: int) -> None:
-        """Nothing runs in the row's worker."""
-        self._moments[2 * row] = 0.0
-        self._moments[2 * row + 1] = 0.0
+        self._moments[2 * row] = limit_at or 0.0
 
     def close(self) -> None:
         """Give the memory back."""

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from struct import Struct
 from typing import Protocol, cast
 
@@ -80,11 +81,11 @@ class WorkerProcess(asyncio.Protocol):
         held_bytes_max: int,
         on_hung_up: "Callable[[WorkerProcess], None]",
     ) -> tuple["WorkerProcess", tuple[int, int, int]]:
-        """A worker to be, and its ends of channel, stdout and stderr: close them once they are sent."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)  # noqa: FBT003 - it takes no keyword
-        output, output_end = os.pipe()
-        errors, errors_end = os.pipe()
+        """A worker to be, and its ends of channel, stdout and stderr: close them once they are sent.
+
+        Raises `OSError`: this process may open no more files.
+        """
+        (ours, theirs), (output, output_end), (errors, errors_end) = _open_channel_and_pipes()
         worker = cls(
             number,
             row,
@@ -183,6 +184,21 @@ class WorkerProcess(asyncio.Protocol):
                 self._on_hung_up(self)
             else:
                 self.user.on_hung_up()
+
+
+def _open_channel_and_pipes() -> tuple[tuple[socket.socket, socket.socket], tuple[int, int], tuple[int, int]]:
+    """Both ends of the channel and of the two pipes: all of them, or none."""
+    with ExitStack() as opened:
+        ours, theirs = socket.socketpair()
+        opened.callback(ours.close)
+        opened.callback(theirs.close)
+        ours.setblocking(False)  # noqa: FBT003 - it takes no keyword
+        output = os.pipe()
+        for end in output:
+            opened.callback(os.close, end)
+        errors = os.pipe()
+        opened.pop_all()
+    return (ours, theirs), output, errors
 
 
 def _served(code: Code, response_bytes_max: int) -> bytes:

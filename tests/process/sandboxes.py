@@ -28,10 +28,50 @@ from runner.sandbox.pool import Attempt, Sandbox, SandboxSettings
 from tests.system import descendants
 from tests.waiting import eventually
 
-__all__ = ["Bench", "Collected", "adopting", "alive", "error", "open_bench", "response", "settings", "value"]
+__all__ = [
+    "RAW",
+    "WHOLE_AT_ONCE",
+    "Bench",
+    "Collected",
+    "HourLater",
+    "Slow",
+    "adopting",
+    "alive",
+    "cancelled",
+    "error",
+    "open_bench",
+    "response",
+    "settings",
+    "value",
+]
 
 PR_SET_CHILD_SUBREAPER = 36
 LIMIT_S = 30.0
+# As a worker would that is not ours: frames of its own making, on the channel that it has.
+RAW = """
+import json, os, socket
+def frame(header, body):
+    text = json.dumps(header).encode()
+    data = len(text).to_bytes(4, "big") + text + body
+    return len(data).to_bytes(4, "big") + data
+def send(data):
+    for name in os.listdir("/proc/self/fd"):
+        path = f"/proc/self/fd/{name}"  # one of them is the list itself, and gone
+        if name not in "012" and os.path.exists(path) and "socket" in os.readlink(path):
+            while data:
+                data = data[os.write(int(name), data):]
+def handler(event, context):
+"""
+# A response that comes bit by bit, all of whose bits are there as soon as the first is.
+WHOLE_AT_ONCE = (
+    RAW
+    + """
+    head = frame({"kind": "streaming", "statusCode": 200}, b"")
+    send(head + frame({"kind": "chunk"}, b"one") + frame({"kind": "returned", "shape": "streamed"}, b""))
+    print("pid", os.getpid(), flush=True)
+    import time; time.sleep(1000)
+"""
+)
 
 
 def settings(
@@ -139,6 +179,13 @@ class Bench:
         return self.sandbox._guards._guards[self.sandbox.settings.python]._process.pid
 
 
+class HourLater(SystemClock):
+    """What a runner that was kept from its work for an hour sees on its clock."""
+
+    def boot(self) -> float:
+        return super().boot() + 3600
+
+
 class Collected:
     """Takes a response as it comes."""
 
@@ -151,6 +198,18 @@ class Collected:
 
     async def send(self, chunk: bytes) -> None:
         self.chunks.append(chunk)
+
+
+class Slow(Collected):
+    """Takes one chunk, and no more until it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+
+    async def send(self, chunk: bytes) -> None:
+        await super().send(chunk)
+        await self.go_on.wait()
 
 
 @asynccontextmanager
@@ -217,8 +276,10 @@ def error(finished: Finished) -> Error:
     return finished.outcome.error
 
 
-async def cancelled(task: asyncio.Task[Any]) -> None:
-    """End a task that a test has no further use for."""
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+async def cancelled(*tasks: asyncio.Task[Any] | None) -> None:
+    """End tasks that a test has no further use for."""
+    for task in tasks:
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task

@@ -12,26 +12,11 @@ from quarterhour.invocation import Request
 from quarterhour.outcome import Crashed, Failed, Succeeded, TimedOut
 from quarterhour.record import RESULT_BYTES_MAX
 from runner.sandbox.job import AttemptLost, Rest
-from tests.process.sandboxes import Bench, open_bench, settings
+from tests.process.sandboxes import RAW, Bench, HourLater, open_bench, settings
 
 KIB = 1024
 TEXT = Request(method="POST", path="/", headers=(("content-type", "text/plain"),))
 ECHO = "def handler(event, context): return {'statusCode': 200, 'body': event['body']}"
-# As a worker would that is not ours: frames of its own making, on the channel that it has.
-RAW = """
-import json, os, socket
-def frame(header, body):
-    text = json.dumps(header).encode()
-    data = len(text).to_bytes(4, "big") + text + body
-    return len(data).to_bytes(4, "big") + data
-def send(data):
-    for name in os.listdir("/proc/self/fd"):
-        path = f"/proc/self/fd/{name}"  # one of them is the list itself, and gone
-        if name not in "012" and os.path.exists(path) and "socket" in os.readlink(path):
-            while data:
-                data = data[os.write(int(name), data):]
-def handler(event, context):
-"""
 
 
 async def pieces_of(body: bytes, error: Exception | None = None) -> AsyncIterator[bytes]:
@@ -104,6 +89,16 @@ async def test_a_response_that_cannot_be_kept(bench: Bench) -> None:
     finished = await bench.run(source, keep=Kept(BrokerUnavailable("Away.")))
     assert isinstance(finished.outcome, Failed)
     assert finished.outcome.error.type == "ResponseLost"
+
+
+async def test_a_function_is_not_late_if_only_keeping_its_response_took_long(bench: Bench) -> None:
+    async def keep(chunks: AsyncIterator[bytes]) -> Claim:
+        claim = await Kept()(chunks)
+        bench.sandbox.clock = HourLater()
+        return claim
+
+    source = "def handler(event, context): return {'statusCode': 200, 'body': 'x' * 900_000}"
+    assert isinstance((await bench.run(source, keep=keep)).outcome, Succeeded)
 
 
 async def test_a_large_response_that_is_none(bench: Bench) -> None:

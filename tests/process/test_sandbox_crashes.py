@@ -1,6 +1,7 @@
 """A handler that ends or wrecks its worker harms its own attempt alone, and is noticed at once."""
 
 import asyncio
+import sys
 import time
 from typing import Any
 
@@ -49,6 +50,11 @@ def source_of(crash: str) -> str:
         (GROUP_KILLED, Crashed(signal="SIGKILL")),
         (ABORTED, Crashed(signal="SIGABRT")),
         (SEGFAULT, Crashed(signal="SIGSEGV")),
+        pytest.param(
+            "os.kill(os.getpid(), 40)",
+            Crashed(signal="signal 40"),
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a signal 40"),
+        ),
     ],
 )
 async def test_a_crash_tells_how_and_what_was_printed_before(

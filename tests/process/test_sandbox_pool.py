@@ -1,10 +1,12 @@
 """Which worker makes an attempt, and how long workers stay."""
 
 import asyncio
+import errno
 import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -144,6 +146,36 @@ async def test_workers_idle_for_too_long_are_retired(tmp_path: Path) -> None:
 
 def descriptors_of(process: int | str) -> int:
     return len(list(Path(f"/proc/{process}/fd").iterdir()))
+
+
+def one_pipe_and_no_more() -> Mock:
+    """What `os.pipe` is when only two more files may be open."""
+    return Mock(side_effect=[os.pipe(), OSError(errno.EMFILE, "Too many open files")])
+
+
+async def test_a_worker_that_cannot_be_opened_leaves_nothing_open(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, open_before = len(bench.sandbox._table._free), descriptors_of("self")
+    with monkeypatch.context() as full:
+        full.setattr(os, "pipe", one_pipe_and_no_more())
+        with pytest.raises(AttemptLost) as lost:
+            await bench.run(PID)
+    assert lost.value.reason == "worker"
+    assert len(bench.sandbox._table._free) == rows
+    assert descriptors_of("self") == open_before
+    assert await bench.text(PID)
+
+
+async def test_a_spare_worker_that_cannot_be_opened_ends_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = bench.function(PID)
+    with monkeypatch.context() as full:
+        full.setattr(os, "pipe", pipe := one_pipe_and_no_more())
+        await bench.sandbox.keep([replace(code, launch=Launch(command=("/bin/sleep", "1000")))])
+        await eventually(lambda: pipe.call_count == 2, what="a spare one was to be opened")
+    assert await bench.text(code)
 
 
 async def test_a_thousand_attempts_leave_nothing_open(bench: Bench) -> None:

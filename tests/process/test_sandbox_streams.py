@@ -1,10 +1,15 @@
 """A response that comes bit by bit, in the runner: it holds little more of it than was taken."""
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
-from quarterhour.outcome import Succeeded
-from tests.process.sandboxes import Collected, cancelled, open_bench
+import pytest
+
+from quarterhour.outcome import Succeeded, TimedOut
+from runner.sandbox.job import AttemptLost
+from tests.process.sandboxes import WHOLE_AT_ONCE, Bench, HourLater, Slow, cancelled, open_bench
 from tests.waiting import eventually
 
 CHUNKS = 100
@@ -19,18 +24,6 @@ SENDS = f"""
     def handler(event, context):
         return {{"statusCode": 200, "body": body()}}
     """
-
-
-class Slow(Collected):
-    """Takes one chunk, and no more until it is told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go_on = asyncio.Event()
-
-    async def send(self, chunk: bytes) -> None:
-        await super().send(chunk)
-        await self.go_on.wait()
 
 
 async def test_a_function_goes_no_faster_than_its_response_is_taken(tmp_path: Path) -> None:
@@ -52,3 +45,56 @@ async def test_a_function_goes_no_faster_than_its_response_is_taken(tmp_path: Pa
             await cancelled(running)
     assert isinstance(finished.outcome, Succeeded)
     assert [len(chunk) for chunk in sink.chunks] == [65536] * CHUNKS
+
+
+STAYS = """
+    import time
+    def body():
+        yield b"one"
+        time.sleep(1000)
+    def handler(event, context):
+        return {"statusCode": 200, "body": body()}
+    """
+
+
+async def test_a_client_that_takes_nothing_holds_no_function_beyond_its_limit(bench: Bench) -> None:
+    finished = await asyncio.wait_for(bench.run(STAYS, sink=Slow(), limit_s=1), 10)
+    assert finished.outcome == TimedOut(limit_s=1)
+
+
+async def test_stop_ends_what_waits_for_its_client(bench: Bench) -> None:
+    sink = Slow()
+    attempt = bench.attempt(STAYS, sink=sink)
+    running = asyncio.create_task(attempt.run())
+    await eventually(lambda: sink.chunks, what="the client is waited for")
+    attempt.stop()
+    with pytest.raises(AttemptLost, match="stopped"):
+        await asyncio.wait_for(running, 10)
+
+
+async def test_stop_ends_what_waits_for_its_client_when_its_worker_has_gone(bench: Bench) -> None:
+    sink = Slow()
+    attempt = bench.attempt(WHOLE_AT_ONCE, sink=sink)
+    running = asyncio.create_task(attempt.run())
+    await eventually(lambda: sink.chunks, what="the client is waited for")
+    os.kill(await bench.printed_pid("pid"), signal.SIGKILL)
+    await eventually(lambda: not bench.sandbox._workers, what="the worker has ended")
+    assert not running.done()  # there is a whole response to deliver
+    attempt.stop()
+    with pytest.raises(AttemptLost, match="stopped"):
+        await asyncio.wait_for(running, 10)
+
+
+async def test_a_function_that_has_ended_in_time_is_not_late_for_its_client(bench: Bench) -> None:
+    sink = Slow()
+    running = asyncio.create_task(bench.run(WHOLE_AT_ONCE, sink=sink))
+    try:
+        await eventually(lambda: sink.chunks, what="the client is waited for")
+        assert not any(bench.sandbox._table._moments)
+        bench.sandbox.clock = HourLater()
+        sink.go_on.set()
+        finished = await asyncio.wait_for(running, 10)
+    finally:
+        await cancelled(running)
+    assert isinstance(finished.outcome, Succeeded)
+    assert sink.chunks == [b"one"]

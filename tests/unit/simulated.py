@@ -35,7 +35,7 @@ from runner.sandbox.pool import Sandbox
 from runner.settlement import Settlements
 from runner.slots import Place, Slots
 
-__all__ = ["LEASE_S", "RETRIES", "SimulatedRunner", "VirtualLoop", "World"]
+__all__ = ["ENTRY", "LEASE_S", "RETRIES", "SimulatedRunner", "VirtualLoop", "World"]
 
 LEASE_S = 9.0
 MARGIN_S = 0.5  # the guard's

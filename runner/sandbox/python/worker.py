@@ -134,7 +134,7 @@ class Worker:
         self.response_bytes_max = served["response_bytes_max"]
         sys.argv = [served["function"]]
         sys.path.insert(0, served["folder"])
-        limit_resources(self.memory_mib)
+        limit_memory(self.memory_mib)
 
     def attempt(self, limit_at: float, envelope: bytes) -> Frame:
         """Run the handler once; whatever it raises becomes a frame."""
@@ -389,9 +389,8 @@ def leftover_children() -> bool:
     return True
 
 
-def limit_resources(memory_mib: int) -> None:
-    """Bound the worker's memory; no core files, which could fill a disk."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def limit_memory(memory_mib: int) -> None:
+    """Bound the memory; everything else that is bounded was before this process became a worker."""
     if sys.platform == "linux":  # elsewhere it is not enforced, or refuses the running interpreter
         resource.setrlimit(resource.RLIMIT_DATA, (memory_mib * MIB, memory_mib * MIB))
 
