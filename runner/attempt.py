@@ -325,10 +325,7 @@ class Attempts:
         if lost.reason in {"stopped", "body", "worker"} and begun.record.notes:
             # Cancelled before the hand-back: the other order could cancel the next runner's note.
             await self._records.write(records.handed_back(begun.record))
-        if lost.reason not in {
-            "body",
-            "worker",
-        }:  # these may take a while: delivered when the lease has ended
+        if lost.reason not in {"body", "worker"}:  # what lacks may take a while to come: a lease, at most
             await self._give_back(begun.lease)
 
     async def _dismiss(self, begun: _Begun) -> None:
