@@ -3,11 +3,15 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from quarterhour.body import PIECE_BYTES_MAX, BodyKind
+from quarterhour.broker.nats.link import Link
 from quarterhour.broker.port import ANSWER_S
-from quarterhour.errors import BrokerUnavailable
+from quarterhour.errors import BodyLost, BrokerUnavailable
+from quarterhour.ids import new_id
 from tests.broker.worlds import World, invocation, manifest, pulled
 from tests.nats_cluster import NatsCluster
 from tests.waiting import eventually
@@ -47,3 +51,24 @@ async def test_the_loss_of_a_leader_is_got_over(cluster: NatsCluster) -> None:
                 return False
 
         await eventually(accepts, deadline_s=5 * ANSWER_S, what="the other two accepted work")
+
+
+async def test_a_large_body_is_read_from_the_leader_where_a_replica_lags(
+    cluster: NatsCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = bytes(3 * PIECE_BYTES_MAX)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body
+
+    async def of_one_that_has_nothing_yet(*_: Any) -> list[Any]:
+        return []
+
+    async with AsyncExitStack() as stack:
+        broker = await World(url=cluster.url, stack=stack).connect()
+        claim = await broker.keep_body(BodyKind.WORK, new_id(), chunks(), keep_s=60)
+        monkeypatch.setattr(Link, "collect", of_one_that_has_nothing_yet)
+        assert b"".join([piece async for piece in broker.read_body(claim)]) == body
+        await broker.remove_body(claim)
+        with pytest.raises(BodyLost):
+            assert not [piece async for piece in broker.read_body(claim)]

@@ -161,10 +161,12 @@ class Stream:
 
     async def pieces(self, subject: str, sequence: int, count: int) -> list[Stored]:
         """The first messages of a body from `sequence` on, at most `count`; none: there are none."""
-        body = {"seq": sequence, "next_by_subj": subject, "batch": count}
-        found = await self._link.collect(f"$JS.API.DIRECT.GET.{self._layout.bodies}", body)
-        if not found and self._replicas > 1:  # as above
-            return [one] if (one := await self._of_leader(self._layout.bodies, body)) is not None else []
+        which = {"seq": sequence, "next_by_subj": subject}
+        found = await self._link.collect(
+            f"$JS.API.DIRECT.GET.{self._layout.bodies}", which | {"batch": count}
+        )
+        if not found and self._replicas > 1:  # as above; the leader gives one at a time
+            return [one] if (one := await self._of_leader(self._layout.bodies, which)) is not None else []
         return [stored for message in found if (stored := _stored(message)) is not None]
 
     async def all_of_bucket(self) -> AsyncIterator[Stored]:
