@@ -72,3 +72,19 @@ async def test_a_large_body_is_read_from_the_leader_where_a_replica_lags(
         await broker.remove_body(claim)
         with pytest.raises(BodyLost):
             assert not [piece async for piece in broker.read_body(claim)]
+
+
+async def test_with_one_replica_in_a_cluster_everything_is_doubtful(cluster: NatsCluster) -> None:
+    async with AsyncExitStack() as stack:
+        world = World(url=cluster.servers[0].url, stack=stack)
+        await world.connect()
+        host = await cluster.leader(world.namespace)
+        elsewhere = next(server for server in cluster.servers if server is not host)
+        broker = await World(url=elsewhere.url, stack=stack, namespace=world.namespace).connect()
+        assert [warning for warning in broker.warnings if "?replicas=3" in warning]
+        await broker.prepare([manifest()])
+        await broker.enqueue(invocation())
+        [delivery] = await eventually(lambda: pulled(broker), what="it is delivered")
+        # The server that has the stream may have crashed since: we would be connected as before.
+        assert delivery.doubtful
+        assert not delivery.recovering

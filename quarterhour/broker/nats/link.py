@@ -114,6 +114,11 @@ class Link:
         return str(self._client._server_info["server_id"])  # noqa: SLF001 - nats-py shows all but this
 
     @property
+    def clustered(self) -> bool:
+        """Whether the server that we are connected to has others beside it."""
+        return "cluster" in self._client._server_info  # noqa: SLF001
+
+    @property
     def in_doubt(self) -> bool:
         """Whether the servers may have forgotten who has what."""
         return self._clock.boot() < self.doubtful_until

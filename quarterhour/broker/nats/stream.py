@@ -71,6 +71,14 @@ class Stream:
         """How many servers keep each message."""
         return self._replicas
 
+    @property
+    def forgets_unseen(self) -> bool:
+        """Whether the server that has it may crash, and forget, while we are connected to another one.
+
+        With replicas a new leader says so.
+        """
+        return self._replicas == 1 and self._link.clustered
+
     async def ensure(self, replicas: int | None) -> None:
         """Create or update stream and bucket; any number of processes may do so at once."""
         wanted = {"num_replicas": replicas} if replicas is not None else {}

@@ -12,6 +12,7 @@ import orjson
 from quarterhour.broker.names import invocation_token
 from quarterhour.broker.nats.layout import Layout
 from quarterhour.broker.nats.link import Link, Msg, has_status
+from quarterhour.broker.nats.stream import Stream
 from quarterhour.broker.port import Run
 from quarterhour.clock import Clock
 
@@ -26,10 +27,11 @@ KNOWN_S = 1.0
 class Who:
     """Asks, and answers."""
 
-    def __init__(self, link: Link, layout: Layout, clock: Clock) -> None:
+    def __init__(self, link: Link, layout: Layout, stream: Stream, clock: Clock) -> None:
         """Questions over `link`."""
         self._link = link
         self._layout = layout
+        self._stream = stream
         self._clock = clock
         self._answering: frozenset[str] = frozenset()
         self._known_until = 0.0  # boot s
@@ -37,7 +39,8 @@ class Who:
 
     async def runs_surely(self, invocation_id: str) -> Run | None:
         """As `runs`, for somebody who would start it otherwise."""
-        return await self.runs(invocation_id, ANSWER_IN_DOUBT_S if self._link.in_doubt else ANSWER_S)
+        in_doubt = self._link.in_doubt or self._stream.forgets_unseen
+        return await self.runs(invocation_id, ANSWER_IN_DOUBT_S if in_doubt else ANSWER_S)
 
     async def runs(self, invocation_id: str, answer_s: float = ANSWER_S) -> Run | None:
         """The run that is under way, None if nobody says within `answer_s` that it is theirs."""

@@ -186,7 +186,9 @@ class Work:
             envelope=message.data,
             number=_number(message.reply),
             leased_until=leased_until,
-            doubtful=self._link.in_doubt or _sequence(message.reply) <= self._stored_before,
+            doubtful=self._link.in_doubt
+            or self._stream.forgets_unseen
+            or _sequence(message.reply) <= self._stored_before,
             recovering=self._link.in_doubt,
             token=_Lease(message.reply, place.function, leased_until),
         )
