@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import orjson
 import pytest
+from nats.aio.msg import Msg
 
 from quarterhour.broker import Broker, BrokerOptions
+from quarterhour.broker.nats import who
 from quarterhour.broker.nats.layout import Layout
-from quarterhour.broker.port import ANSWER_S, Beat, Cursor
+from quarterhour.broker.port import ANSWER_S, Beat, Cursor, Run
 from quarterhour.clock import SystemClock
 from quarterhour.errors import BrokerUnavailable, Conflict
 from quarterhour.function import Mode
@@ -176,6 +179,43 @@ async def test_what_the_server_may_have_forgotten_is_doubtful(own: World, server
     await eventually(has_both, deadline_s=30, what="the newcomer is delivered something of both kinds")
     assert not newcomers.pop(later.id), "what came since the server's start is nobody's to doubt"
     assert all(newcomers.values())
+
+
+@pytest.mark.parametrize("known", ["nobody", "the one who asks"])
+async def test_in_doubt_who_comes_back_is_heard_after_those_who_are_known(
+    own: World, server: NatsServer, monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    runner = await own.connect("runner", lease_s=60)
+    if known != "nobody":
+        await runner.answer_who_runs(lambda _: None)
+    layout = Layout(BrokerOptions(url=own.url, name="test", namespace=own.namespace))
+    sent, run = invocation(), Run(runner="other", attempt=1, started_at=0.0)
+    asked, away = 0, True
+
+    async def hear(message: Msg) -> None:
+        nonlocal asked
+        asked += 1
+        if not away:
+            await asyncio.sleep(0.05)  # the others answer sooner
+            answer = {"process": "x", "runner": run.runner, "attempt": run.attempt, "started_at": 0.0}
+            await message.respond(orjson.dumps(answer))
+
+    async def was_asked() -> bool:
+        assert await runner.who_runs(sent.id) is None
+        return asked > 0
+
+    await kill(server, runner)
+    await start(server, runner)
+    client = await nats.connect(own.url)
+    try:
+        await client.subscribe(layout.who_runs, cb=hear)
+        await eventually(was_asked, what="it was asked and did not answer")
+        away = False
+        monkeypatch.setattr(who, "ANSWER_S", 5.0)  # for slow machines
+        monkeypatch.setattr(who, "ANSWER_IN_DOUBT_S", 10.0)
+        assert await runner.who_runs(sent.id) == run
+    finally:
+        await client.close()
 
 
 async def test_an_answer_that_comes_after_the_leases_end_prolongs_nothing(own: World) -> None:

@@ -1,7 +1,9 @@
 """Asking who runs an invocation: every runner hears the question and answers, be it that it does not.
 
 Once a second a question is waited for until everybody must have answered. Who has answered then is known,
-and as soon as the same have answered the next question, nobody else is waited for.
+and as soon as the same have answered the next question, nobody else is waited for. If nobody has, nothing
+is known. In doubt others may just have come back, and their answers come after those of the known, our own
+among them: so there the known have to be waited for as long as anybody who is well takes to answer.
 """
 
 import asyncio
@@ -39,20 +41,27 @@ class Who:
 
     async def runs_surely(self, invocation_id: str) -> Run | None:
         """As `runs`, for somebody who would start it otherwise."""
-        in_doubt = self._link.in_doubt or self._stream.forgets_unseen
-        return await self.runs(invocation_id, ANSWER_IN_DOUBT_S if in_doubt else ANSWER_S)
+        if self._link.in_doubt or self._stream.forgets_unseen:
+            return await self.runs(invocation_id, at_least_s=ANSWER_S, answer_s=ANSWER_IN_DOUBT_S)
+        return await self.runs(invocation_id)
 
-    async def runs(self, invocation_id: str, answer_s: float = ANSWER_S) -> Run | None:
-        """The run that is under way, None if nobody says within `answer_s` that it is theirs."""
+    async def runs(
+        self, invocation_id: str, *, at_least_s: float = 0.0, answer_s: float = ANSWER_S
+    ) -> Run | None:
+        """The run that is under way, None if nobody says within `answer_s` that it is theirs.
+
+        After `at_least_s` those who are known are enough.
+        """
         question = invocation_token(invocation_id).encode()
-        silent = set(self._answering) if self._clock.boot() < self._known_until else None
+        known = self._answering if self._clock.boot() < self._known_until else frozenset()
+        enough_at = asyncio.get_running_loop().time() + at_least_s
         heard: set[str] = set()
         where = self._layout.who_runs
         with self._link.many_replies(where, of_peers=True) as (address, queue):
             await self._link.publish(where, question, address)
             try:
-                async with asyncio.timeout(answer_s):
-                    while silent is None or silent:
+                async with asyncio.timeout(answer_s) as waiting:
+                    while True:
                         message = await queue.get()
                         if isinstance(message, Exception):
                             raise message
@@ -66,9 +75,11 @@ class Who:
                                 started_at=answer["started_at"],
                             )
                         heard.add(answer["process"])
-                        silent = None if silent is None else silent - heard
+                        if known and known <= heard:
+                            waiting.reschedule(enough_at)
             except TimeoutError:
-                self._answering, self._known_until = frozenset(heard), self._clock.boot() + KNOWN_S
+                if not (known and known <= heard):
+                    self._answering, self._known_until = frozenset(heard), self._clock.boot() + KNOWN_S
         return None
 
     async def answer(self, find: Callable[[str], Run | None]) -> None:
