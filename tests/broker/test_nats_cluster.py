@@ -87,4 +87,3 @@ async def test_with_one_replica_in_a_cluster_everything_is_doubtful(cluster: Nat
         [delivery] = await eventually(lambda: pulled(broker), what="it is delivered")
         # The server that has the stream may have crashed since: we would be connected as before.
         assert delivery.doubtful
-        assert not delivery.recovering

@@ -173,12 +173,37 @@ async def test_what_the_server_may_have_forgotten_is_doubtful(own: World, server
     newcomers: dict[str, bool] = {}
 
     async def has_both() -> bool:
-        newcomers.update({one.invocation.id: one.doubtful for one in await pulled(newcomer)})
+        deliveries = await pulled(newcomer)
+        newcomers.update({one.invocation.id: one.doubtful for one in deliveries})
+        assert not any(one.recovering for one in deliveries), "the start was more than a lease ago"
         return later.id in newcomers and len(newcomers) > 1
 
     await eventually(has_both, deadline_s=30, what="the newcomer is delivered something of both kinds")
     assert not newcomers.pop(later.id), "what came since the server's start is nobody's to doubt"
     assert all(newcomers.values())
+
+
+async def test_who_is_new_knows_that_the_server_was_started_a_moment_ago(
+    own: World, server: NatsServer
+) -> None:
+    before = await own.connect(lease_s=60)
+    await before.prepare([manifest()])
+    waits, later = invocation(), invocation()
+    await before.enqueue(waits)
+    await kill(server, before)
+    await start(server, before)
+    for _ in range(2):  # the second one finds the note of the first
+        newcomer = await own.connect("newcomer", lease_s=60)
+        await newcomer.prepare([manifest()])
+    await before.enqueue(later)
+    found: dict[str, tuple[bool, bool]] = {}
+
+    async def has_both() -> bool:
+        found.update({one.invocation.id: (one.doubtful, one.recovering) for one in await pulled(newcomer)})
+        return len(found) == 2
+
+    await eventually(has_both, what="both are delivered")
+    assert found == {waits.id: (True, True), later.id: (False, False)}
 
 
 @pytest.mark.parametrize("known", ["nobody", "the one who asks"])

@@ -86,6 +86,7 @@ class Link:
         """`open_link` makes these. `inbox`: what the addresses for replies begin with."""
         self.place = address.place
         self.doubtful_until = 0.0
+        self.recovering_until = 0.0
         self.calm_at = clock.boot() + CALM_S
         self.connections = 1  # how often we were connected
         self._client = client
@@ -122,6 +123,11 @@ class Link:
     def in_doubt(self) -> bool:
         """Whether the servers may have forgotten who has what."""
         return self._clock.boot() < self.doubtful_until
+
+    @property
+    def recovering(self) -> bool:
+        """Whether that was a moment ago, be it before we came: who has something may not say so yet."""
+        return self._clock.boot() < max(self.doubtful_until, self.recovering_until)
 
     @property
     def payload_bytes_max(self) -> int:

@@ -143,10 +143,10 @@ class Stream:
             data=b64decode(message.get("data", "")),
         )
 
-    async def last_sequence(self) -> int:
-        """The sequence of the message that was stored last, 0 if none ever was."""
-        state = (await self._link.api(f"STREAM.INFO.{self._layout.stream}"))["state"]
-        return int(state["last_seq"])
+    async def extent(self) -> tuple[int, float]:
+        """The sequence of the message that was stored last, 0 if none ever was, and the server's Unix time."""
+        info = await self._link.api(f"STREAM.INFO.{self._layout.stream}")
+        return int(info["state"]["last_seq"]), seconds_of(info["ts"])
 
     async def last_of_each(self, filters: list[str]) -> list[Stored]:
         """The message at each subject that one of `filters` matches; at most about a thousand.

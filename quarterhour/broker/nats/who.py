@@ -41,7 +41,7 @@ class Who:
 
     async def runs_surely(self, invocation_id: str) -> Run | None:
         """As `runs`, for somebody who would start it otherwise."""
-        if self._link.in_doubt or self._stream.forgets_unseen:
+        if self._link.recovering or self._stream.forgets_unseen:
             return await self.runs(invocation_id, at_least_s=ANSWER_S, answer_s=ANSWER_IN_DOUBT_S)
         return await self.runs(invocation_id)
 

@@ -123,7 +123,7 @@ class Work:
         is how far the stream goes now.
         """
         server_id = self._link.server_id  # first: of a later server, a larger number does no harm
-        last = await self._stream.last_sequence()
+        last, now = await self._stream.extent()
         if self._stream.replicas > 1:
             return last
         noted = await self._stream.last(self._layout.server(server_id))
@@ -132,7 +132,10 @@ class Work:
                 await self._append.store(self._layout.begun(server_id, last))
             except Conflict:
                 noted = await self._stream.last(self._layout.server(server_id))
-        return last if noted is None else int(noted.data)
+        before, ago_s = (last, 0.0) if noted is None else (int(noted.data), now - noted.stored_at)
+        if before:  # we may be new, and have seen nothing of the start
+            self._link.recovering_until = self._clock.boot() + self._lease_s - ago_s
+        return before
 
     async def _request(self, function: str, count: int) -> bytes | None:
         """What to ask of the server; None if there is no such queue.
@@ -181,15 +184,18 @@ class Work:
             log.warning("buried_unread", subject=message.subject, why=str(error))
             await self._bury(message, place, error)
             return None
+        doubtful = (
+            self._link.in_doubt
+            or self._stream.forgets_unseen
+            or _sequence(message.reply) <= self._stored_before
+        )
         return Delivery(
             invocation=invocation,
             envelope=message.data,
             number=_number(message.reply),
             leased_until=leased_until,
-            doubtful=self._link.in_doubt
-            or self._stream.forgets_unseen
-            or _sequence(message.reply) <= self._stored_before,
-            recovering=self._link.in_doubt,
+            doubtful=doubtful,
+            recovering=doubtful and self._link.recovering,
             token=_Lease(message.reply, place.function, leased_until),
         )
 
