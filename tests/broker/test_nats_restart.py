@@ -14,6 +14,7 @@ import orjson
 import pytest
 from nats.aio.msg import Msg
 
+from quarterhour.body import PIECE_BYTES_MAX, BodyKind, Claim
 from quarterhour.broker import Broker, BrokerOptions
 from quarterhour.broker.nats import who
 from quarterhour.broker.nats.layout import Layout
@@ -21,7 +22,7 @@ from quarterhour.broker.port import ANSWER_S, Beat, Cursor, Run
 from quarterhour.clock import SystemClock
 from quarterhour.errors import BrokerUnavailable, Conflict
 from quarterhour.function import Mode
-from quarterhour.ids import firing_id
+from quarterhour.ids import firing_id, new_id
 from tests.broker.worlds import World, complete, invocation, manifest, pulled, retry
 from tests.nats_server import NatsServer
 from tests.waiting import eventually
@@ -303,6 +304,29 @@ async def test_a_server_that_hangs_is_away_within_the_promised_time(own: World, 
     finally:
         server.resume()
     await eventually(lambda: _accepts(broker), deadline_s=10, what="it is back")
+
+
+async def test_large_bodies_do_not_wait_for_a_server_that_hangs(own: World, server: NatsServer) -> None:
+    broker = await own.connect()
+    server.pause()
+    try:
+        async with asyncio.timeout(2.5 * ANSWER_S):  # a connection that hangs is given up after 20 s
+            bodies = (kept(broker) for _ in range(40))
+            results = await asyncio.gather(*bodies, broker.enqueue(invocation()), return_exceptions=True)
+        assert all(isinstance(result, BrokerUnavailable) for result in results), results
+    finally:
+        server.resume()
+    await eventually(lambda: _accepts(broker), deadline_s=10, what="it is back")
+
+
+async def kept(broker: Broker) -> Claim:
+    """A body of which more is on its way at a time than sockets hold, if there are many of them."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(64):
+            yield bytes(PIECE_BYTES_MAX)
+
+    return await broker.keep_body(BodyKind.WORK, new_id(), chunks(), keep_s=60)
 
 
 async def _accepts(broker: Broker) -> bool:

@@ -151,6 +151,7 @@ async def _connect(client: Client, link: Link, address: Address, options: dict[s
             max_reconnect_attempts=-1,
             ping_interval=PING_EVERY_S,
             max_outstanding_pings=PINGS_UNANSWERED_MAX,
+            pending_size=0,  # or it waits by itself, without end, and is not even cancelled; see `Link.publish`
             skip_subject_validation=True,  # `Layout` has checked every name
         )
     )

@@ -1,7 +1,7 @@
 """One connection to NATS, in the few verbs that the other rooms need: publish, request, collect, subscribe.
 
 It exists because nats-py waits where it should fail: while the servers are away it buffers what is
-published, and requests under way are not told. Here whatever is asked while they are away raises
+published, while one hangs it waits until that is sent, and requests under way are not told. Here whatever is asked while they are away raises
 `BrokerUnavailable` at once, and so does everything that waits at the moment they go.
 
 Replies come to subscriptions of our own, and the last of their address, the token, finds the waiter:
@@ -43,6 +43,8 @@ log = structlog.get_logger()
 
 WATCH_EVERY_S = 0.5
 CALM_S = 1.0  # by then everybody who lives is connected again, and can say what he runs
+UNSENT_BYTES_MAX = 2 * 1024 * 1024
+UNSENT_LOOK_S = 0.005
 STUCK_S = 10.0  # nats-py can hang for minutes in closing a dead socket
 PEER = "peer."
 DENIALS_LOGGED_MAX = 100
@@ -175,10 +177,23 @@ class Link:
         if not self._client.is_connected:
             raise self.away()
         self.fits(len(payload))
+        if self._client.pending_data_size > UNSENT_BYTES_MAX:
+            await self._sent()
         try:
             await self._client.publish(subject, payload, reply=reply, headers=headers)
         except nats.errors.Error as error:
             raise self.away() from error
+
+    async def _sent(self) -> None:
+        """Return when the server has taken most of what was published; one that hangs counts as away."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                while self._client.pending_data_size > UNSENT_BYTES_MAX:  # noqa: ASYNC110 - no event for it
+                    await asyncio.sleep(UNSENT_LOOK_S)
+        except TimeoutError:
+            raise self.away() from None
+        if not self._client.is_connected:
+            raise self.away()
 
     def expect(self, subject: str, *, of_peer: bool = False) -> tuple[str, asyncio.Future[Msg]]:
         """An address for one reply to what is sent to `subject`, and the reply. `forget` it in the end.
