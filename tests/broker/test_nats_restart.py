@@ -1,6 +1,7 @@
 """A NATS server that is killed, started again or hangs: nothing accepted is lost, nobody waits for ever."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack
@@ -317,6 +318,37 @@ async def test_large_bodies_do_not_wait_for_a_server_that_hangs(own: World, serv
     finally:
         server.resume()
     await eventually(lambda: _accepts(broker), deadline_s=10, what="it is back")
+
+
+async def test_a_body_whose_server_goes_on_the_way_leaves_nothing_to_complain_of(
+    own: World, server: NatsServer
+) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    await cut_off(await own.connect(), server)
+    gc.collect()  # it is then that asyncio complains
+    assert not complaints
+
+
+async def cut_off(broker: Broker, server: NatsServer) -> None:
+    """Kill the server while as many pieces of a body are on their way as may be at a time."""
+    on_the_way = asyncio.Event()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield bytes(PIECE_BYTES_MAX)
+        on_the_way.set()
+        yield bytes(PIECE_BYTES_MAX)
+
+    async def store() -> None:
+        with pytest.raises(BrokerUnavailable):
+            await broker.keep_body(BodyKind.WORK, new_id(), chunks(), keep_s=60)
+
+    server.pause()  # no piece is answered
+    async with asyncio.TaskGroup() as group:
+        group.create_task(store())
+        await on_the_way.wait()
+        await kill(server, broker)
 
 
 async def kept(broker: Broker) -> Claim:

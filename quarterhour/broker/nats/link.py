@@ -207,7 +207,9 @@ class Link:
 
     def forget(self, address: str) -> None:
         """Expect no reply at `address` any more."""
-        self._replies.pop(address.removeprefix(self.inbox), None)
+        asked = self._replies.pop(address.removeprefix(self.inbox), None)
+        if asked is not None and asked[1].done() and not asked[1].cancelled():
+            asked[1].exception()  # nobody looks at it any more, and asyncio would complain of that
 
     async def request(
         self,
