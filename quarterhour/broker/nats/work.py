@@ -31,7 +31,7 @@ __all__ = ["Work"]
 
 PULL_S = 1.0
 GLANCE_S = 0.05
-UNKNOWN_VERSION_DELAY_S = 30.0
+UNREAD_DELAY_S = 30.0
 
 ACK, RENEW, TERM = b"", b"+WPI", b"+TERM"
 
@@ -176,12 +176,9 @@ class Work:
         try:
             invocation = _read(message.data, place)
         except UnknownVersion as error:
-            log.warning("handed_back_unread", subject=message.subject, why=str(error))
-            delay = orjson.dumps({"delay": round(UNKNOWN_VERSION_DELAY_S * NS)})
-            await self._link.publish(message.reply, NAK + b" " + delay)
+            await self._hand_back_unread(message, error)
             return None
         except EnvelopeError as error:
-            log.warning("buried_unread", subject=message.subject, why=str(error))
             await self._bury(message, place, error)
             return None
         doubtful = (
@@ -199,9 +196,20 @@ class Work:
             token=_Lease(message.reply, place.function, leased_until),
         )
 
+    async def _hand_back_unread(self, message: Msg, error: EnvelopeError) -> None:
+        """Leave it to somebody who can read it."""
+        log.warning("handed_back_unread", subject=message.subject, why=str(error))
+        delay = orjson.dumps({"delay": round(UNREAD_DELAY_S * NS)})
+        await self._link.publish(message.reply, NAK + b" " + delay)
+
     async def _bury(self, message: Msg, place: Place, error: EnvelopeError) -> None:
-        """Set aside what cannot be read, unless it has its end already."""
-        known = await self._records.read(place.function, place.id)
+        """Set aside what cannot be read, unless it has its end already, or its record cannot be read either."""
+        try:
+            known = await self._records.read(place.function, place.id)
+        except EnvelopeError as unread:
+            await self._hand_back_unread(message, unread)
+            return
+        log.warning("buried_unread", subject=message.subject, why=str(error))
         if known is None or not is_settled(known, place.attempt):
             record = unreadable(
                 error,
