@@ -1,8 +1,9 @@
 """One connection to NATS, in the few verbs that the other rooms need: publish, request, collect, subscribe.
 
 It exists because nats-py waits where it should fail: while the servers are away it buffers what is
-published, while one hangs it waits until that is sent, and requests under way are not told. Here whatever is asked while they are away raises
-`BrokerUnavailable` at once, and so does everything that waits at the moment they go.
+published, while one hangs it waits until that is sent, and requests under way are not told. Here
+whatever is asked while they are away raises `BrokerUnavailable` at once, and so does everything that
+waits at the moment they go.
 
 Replies come to subscriptions of our own, and the last of their address, the token, finds the waiter:
 those of the server to `<inbox>.<token>`, where no client may publish, so that none can say "stored"

@@ -144,7 +144,7 @@ class Stream:
         )
 
     async def extent(self) -> tuple[int, float]:
-        """The sequence of the message that was stored last, 0 if none ever was, and the server's Unix time."""
+        """The sequence of what was stored last, 0 if nothing ever was, and the server's Unix time."""
         info = await self._link.api(f"STREAM.INFO.{self._layout.stream}")
         return int(info["state"]["last_seq"]), seconds_of(info["ts"])
 

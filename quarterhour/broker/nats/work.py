@@ -203,7 +203,7 @@ class Work:
         await self._link.publish(message.reply, NAK + b" " + delay)
 
     async def _bury(self, message: Msg, place: Place, error: EnvelopeError) -> None:
-        """Set aside what cannot be read, unless it has its end already, or its record cannot be read either."""
+        """Set aside what cannot be read, unless it has its end already or an unreadable record."""
         try:
             known = await self._records.read(place.function, place.id)
         except EnvelopeError as unread:
