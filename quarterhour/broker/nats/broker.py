@@ -171,8 +171,8 @@ def _warnings(link: Link, stream: Stream, address: Address) -> tuple[str, ...]:
         )
     if stream.forgets_unseen:
         found.append(
-            "NATS is a cluster and keeps one replica: while the server that has it is away nothing is accepted, "
-            "and since it may be started again unseen, the other runners are asked before each background "
+            "NATS is a cluster and keeps one replica: while its server is away nothing is accepted, and "
+            "since it may be started again unseen, the other runners are asked before each background "
             "invocation whether they run it. Add ?replicas=3 to --broker."
         )
     if link.max_payload < PAYLOAD_BYTES_USUAL:

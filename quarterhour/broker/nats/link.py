@@ -91,7 +91,7 @@ class Link:
         self.doubtful_until = 0.0
         self.recovering_until = 0.0
         self.calm_at = clock.boot() + CALM_S
-        self.connections = 1  # how often we were connected
+        self.doubts = 1  # how often the servers may have forgotten something: at each connection, at least
         self._client = client
         self._clock = clock
         self._lease_s = lease_s
@@ -438,7 +438,7 @@ class Link:
     async def on_back(self) -> None:
         """nats-py is connected again: for one lease, the server may have forgotten deliveries."""
         self._told_away.clear()
-        self.connections += 1
+        self.doubts += 1
         self._away_because = ""
         now = self._clock.boot()
         self.doubtful_until, self.calm_at = now + self._lease_s, now + CALM_S
@@ -446,6 +446,7 @@ class Link:
 
     async def on_new_leader(self, _: Msg) -> None:
         """In a cluster another server sees to a queue from now on: it may not know the latest deliveries."""
+        self.doubts += 1
         self.doubtful_until = max(self.doubtful_until, self._clock.boot() + self._lease_s)
 
     async def on_closed(self) -> None:

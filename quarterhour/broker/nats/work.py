@@ -73,7 +73,7 @@ class Work:
         self._lease_s = options.lease_s
         self._patience_s = min(PULL_S, options.lease_s / 3)
         self._limits: dict[str, int | None] = {}
-        self._connection = 0  # the one at whose beginning `_stored_before` was the last message
+        self._doubts = 0  # those up to which `_stored_before` was the last message
         self._stored_before = 0
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._pulls = Pulls(link, layout, self._clock, lease_s=self._lease_s)
@@ -105,20 +105,20 @@ class Work:
                         yield delivery
 
     async def _look_back(self) -> None:
-        """Once for each connection: learn what was there before the server was started.
+        """Once for each connection, and each new leader: learn what was there before the server began.
 
         A server that has crashed may have forgotten its last deliveries, and acknowledgements too; of what
         was stored since it was started it has forgotten nothing.
         """
-        connection = self._link.connections
-        if self._connection != connection:
+        doubts = self._link.doubts
+        if self._doubts != doubts:
             self._stored_before = await self._stored_before_start()
-            self._connection = connection
+            self._doubts = doubts
 
     async def _stored_before_start(self) -> int:
         """The last sequence that a server may have forgotten something about.
 
-        Whoever is the first to be connected to a server notes down how far the stream goes; servers
+        Whoever is the first to look for work at a server notes down how far the stream goes; servers
         have a new id after each start. In a cluster another server may be the one that forgets: there it
         is how far the stream goes now.
         """
