@@ -264,7 +264,8 @@ class Bodies(Protocol):
         """Return once all of `chunks` are safely stored, as safely as an accepted invocation.
 
         After `keep_s` the body ends by itself (one of `BodyKind.WORK` also outlives any dead letter): that is
-        for what nobody removes. What `chunks` raises is raised here, and nothing of the body is left then.
+        for what nobody removes. What `chunks` raises is raised here, and nothing of the body is left then;
+        what is left where the broker fails ends by itself as well.
         """
         ...
 

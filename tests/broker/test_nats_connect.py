@@ -4,19 +4,23 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from quarterhour.body import INLINE_BYTES_MAX
 from quarterhour.broker import BrokerOptions
+from quarterhour.broker.nats.access import open_access
 from quarterhour.broker.nats.address import parse_address
 from quarterhour.broker.nats.broker import connect
+from quarterhour.broker.nats.connection import open_link
+from quarterhour.clock import SystemClock
 from quarterhour.errors import BrokerUnavailable, BrokerUnsuitable, SettingsError
 from tests.broker.nats_inside import look_inside
 from tests.broker.worlds import World, invocation, manifest, pulled
 from tests.nats_server import NatsServer, free_port
+from tests.waiting import eventually
 
 
 async def refused(url: str, **options: str) -> str:
@@ -34,12 +38,14 @@ async def test_a_server_without_jetstream(tmp_path: Path) -> None:
     assert "jetstream {}" in said
 
 
-@pytest.fixture
-async def old_server() -> AsyncIterator[int]:
-    """As much of a NATS server of old as it takes to be asked for its version."""
+@asynccontextmanager
+async def as_if_a_server(**said: object) -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]:
+    """As much of a NATS server as it takes to be connected: its port, and who has come so far."""
+    came: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        info = {"server_id": "x", "version": "2.11.9", "max_payload": 1048576, "headers": True}
+        came.append(writer)
+        info = {"server_id": "x", "version": "2.12.0", "max_payload": 1048576, "headers": True, **said}
         writer.write(b"INFO " + json.dumps(info).encode() + b"\r\n")
         while line := await reader.readline():
             if line.startswith(b"PING"):
@@ -51,12 +57,15 @@ async def old_server() -> AsyncIterator[int]:
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
+    try:
+        yield server.sockets[0].getsockname()[1], came
+    finally:
+        server.close()
 
 
-async def test_a_server_that_is_too_old(old_server: int) -> None:
-    said = await refused(f"nats://127.0.0.1:{old_server}")
+async def test_a_server_that_is_too_old() -> None:
+    async with as_if_a_server(version="2.11.9") as (port, _):
+        said = await refused(f"nats://127.0.0.1:{port}")
     assert said.startswith("BrokerUnsuitable")
     assert "is 2.11" in said
     assert "2.12" in said
@@ -99,6 +108,24 @@ async def test_the_password_is_wrong(tmp_path: Path) -> None:
     assert said.startswith("BrokerUnavailable")
     assert "password" in said
     assert "secret-word" not in said
+
+
+async def test_only_servers_of_the_url_are_tried() -> None:
+    async with (
+        as_if_a_server() as (other, came_to_other),
+        as_if_a_server(connect_urls=[f"127.0.0.1:{other}"]) as (port, came),
+    ):
+        address = parse_address(f"nats://u:p@127.0.0.1:{port}")
+        access = open_access(address)
+        async with open_link(address, access, name="x", inbox="_INBOX.x", lease_s=30, clock=SystemClock()):
+
+            def came_again() -> bool:
+                for writer in (*came, *came_to_other):
+                    writer.close()
+                return len(came) + len(came_to_other) > 3
+
+            await eventually(came_again, what="it was tried again a few times")
+    assert not came_to_other
 
 
 async def test_one_of_several_servers_is_enough(nats: NatsServer) -> None:

@@ -1,6 +1,7 @@
 """A NATS server that is killed, started again or hangs: nothing accepted is lost, nobody waits for ever."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack
@@ -10,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import orjson
 import pytest
+from nats.aio.msg import Msg
 
+from quarterhour.body import PIECE_BYTES_MAX, BodyKind, Claim
 from quarterhour.broker import Broker, BrokerOptions
+from quarterhour.broker.nats import who
 from quarterhour.broker.nats.layout import Layout
-from quarterhour.broker.port import ANSWER_S, Beat, Cursor
+from quarterhour.broker.port import ANSWER_S, Beat, Cursor, Run
 from quarterhour.clock import SystemClock
 from quarterhour.errors import BrokerUnavailable, Conflict
 from quarterhour.function import Mode
-from quarterhour.ids import firing_id
+from quarterhour.ids import firing_id, new_id
 from tests.broker.worlds import World, complete, invocation, manifest, pulled, retry
 from tests.nats_server import NatsServer
 from tests.waiting import eventually
@@ -170,12 +175,74 @@ async def test_what_the_server_may_have_forgotten_is_doubtful(own: World, server
     newcomers: dict[str, bool] = {}
 
     async def has_both() -> bool:
-        newcomers.update({one.invocation.id: one.doubtful for one in await pulled(newcomer)})
+        deliveries = await pulled(newcomer)
+        newcomers.update({one.invocation.id: one.doubtful for one in deliveries})
+        assert not any(one.recovering for one in deliveries), "the start was more than a lease ago"
         return later.id in newcomers and len(newcomers) > 1
 
     await eventually(has_both, deadline_s=30, what="the newcomer is delivered something of both kinds")
     assert not newcomers.pop(later.id), "what came since the server's start is nobody's to doubt"
     assert all(newcomers.values())
+
+
+async def test_who_is_new_knows_that_the_server_was_started_a_moment_ago(
+    own: World, server: NatsServer
+) -> None:
+    before = await own.connect(lease_s=60)
+    await before.prepare([manifest()])
+    waits, later = invocation(), invocation()
+    await before.enqueue(waits)
+    await kill(server, before)
+    await start(server, before)
+    for _ in range(2):  # the second one finds the note of the first
+        newcomer = await own.connect("newcomer", lease_s=60)
+        await newcomer.prepare([manifest()])
+    await before.enqueue(later)
+    found: dict[str, tuple[bool, bool]] = {}
+
+    async def has_both() -> bool:
+        found.update({one.invocation.id: (one.doubtful, one.recovering) for one in await pulled(newcomer)})
+        return len(found) == 2
+
+    await eventually(has_both, what="both are delivered")
+    assert found == {waits.id: (True, True), later.id: (False, False)}
+
+
+@pytest.mark.parametrize("known", ["nobody", "the one who asks"])
+async def test_in_doubt_who_comes_back_is_heard_after_those_who_are_known(
+    own: World, server: NatsServer, monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    runner = await own.connect("runner", lease_s=60)
+    if known != "nobody":
+        await runner.answer_who_runs(lambda _: None)
+    layout = Layout(BrokerOptions(url=own.url, name="test", namespace=own.namespace))
+    sent, run = invocation(), Run(runner="other", attempt=1, started_at=0.0)
+    asked, away = 0, True
+
+    async def hear(message: Msg) -> None:
+        nonlocal asked
+        asked += 1
+        if not away:
+            await asyncio.sleep(0.05)  # the others answer sooner
+            answer = {"process": "x", "runner": run.runner, "attempt": run.attempt, "started_at": 0.0}
+            await message.respond(orjson.dumps(answer))
+
+    async def was_asked() -> bool:
+        assert await runner.who_runs(sent.id) is None
+        return asked > 0
+
+    await kill(server, runner)
+    await start(server, runner)
+    client = await nats.connect(own.url)
+    try:
+        await client.subscribe(layout.who_runs, cb=hear)
+        await eventually(was_asked, what="it was asked and did not answer")
+        away = False
+        monkeypatch.setattr(who, "ANSWER_S", 5.0)  # for slow machines
+        monkeypatch.setattr(who, "ANSWER_IN_DOUBT_S", 10.0)
+        assert await runner.who_runs(sent.id) == run
+    finally:
+        await client.close()
 
 
 async def test_an_answer_that_comes_after_the_leases_end_prolongs_nothing(own: World) -> None:
@@ -238,6 +305,60 @@ async def test_a_server_that_hangs_is_away_within_the_promised_time(own: World, 
     finally:
         server.resume()
     await eventually(lambda: _accepts(broker), deadline_s=10, what="it is back")
+
+
+async def test_large_bodies_do_not_wait_for_a_server_that_hangs(own: World, server: NatsServer) -> None:
+    broker = await own.connect()
+    server.pause()
+    try:
+        async with asyncio.timeout(2.5 * ANSWER_S):  # a connection that hangs is given up after 20 s
+            bodies = (kept(broker) for _ in range(40))
+            results = await asyncio.gather(*bodies, broker.enqueue(invocation()), return_exceptions=True)
+        assert all(isinstance(result, BrokerUnavailable) for result in results), results
+    finally:
+        server.resume()
+    await eventually(lambda: _accepts(broker), deadline_s=10, what="it is back")
+
+
+async def test_a_body_whose_server_goes_on_the_way_leaves_nothing_to_complain_of(
+    own: World, server: NatsServer
+) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    await cut_off(await own.connect(), server)
+    gc.collect()  # it is then that asyncio complains
+    assert not complaints
+
+
+async def cut_off(broker: Broker, server: NatsServer) -> None:
+    """Kill the server while as many pieces of a body are on their way as may be at a time."""
+    on_the_way = asyncio.Event()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield bytes(PIECE_BYTES_MAX)
+        on_the_way.set()
+        yield bytes(PIECE_BYTES_MAX)
+
+    async def store() -> None:
+        with pytest.raises(BrokerUnavailable):
+            await broker.keep_body(BodyKind.WORK, new_id(), chunks(), keep_s=60)
+
+    server.pause()  # no piece is answered
+    async with asyncio.TaskGroup() as group:
+        group.create_task(store())
+        await on_the_way.wait()
+        await kill(server, broker)
+
+
+async def kept(broker: Broker) -> Claim:
+    """A body of which more is on its way at a time than sockets hold, if there are many of them."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(64):
+            yield bytes(PIECE_BYTES_MAX)
+
+    return await broker.keep_body(BodyKind.WORK, new_id(), chunks(), keep_s=60)
 
 
 async def _accepts(broker: Broker) -> bool:

@@ -214,6 +214,34 @@ async def test_an_envelope_on_another_ones_place_is_a_dead_letter(nats_world: Wo
     assert data
 
 
+async def test_what_cannot_be_read_and_leaves_no_room_for_evidence_is_cut(
+    nats_world: World, inside: Inside
+) -> None:
+    broker = await nats_world.connect()
+    await broker.prepare([manifest()])
+    largest = b"\xff" * (inside.client.max_payload - 300)
+    await inside.put(f"q.report.{AN_ID}.1", largest)
+    assert await pulled(broker) == []
+    _, letter = await inside.message(f"d.report.{AN_ID}")
+    header, rest = unpack(letter)
+    assert header["state"] == "dead"
+    assert 0 < len(rest) < len(largest)
+    assert largest.startswith(rest)
+
+
+async def test_what_cannot_be_read_is_left_alone_if_its_record_cannot_either(
+    nats_world: World, inside: Inside
+) -> None:
+    broker = await nats_world.connect()
+    await broker.prepare([manifest()])
+    await inside.put(f"q.report.{AN_ID}.1", b"no envelope")
+    await inside.put(f"r.report.{AN_ID}", b"no record")
+    assert await pulled(broker) == []
+    assert await inside.count("q.>") == 1
+    assert await inside.count("d.>") == 0
+    assert (await inside.message(f"r.report.{AN_ID}"))[1] == b"no record"
+
+
 async def test_headers_of_users_are_no_headers_of_nats(nats_world: World, inside: Inside) -> None:
     broker = await nats_world.connect()
     sent = invocation()

@@ -106,7 +106,7 @@ async def connect(options: BrokerOptions) -> AsyncIterator[Broker]:
         await _prepare(link, stream, address)
         append, bells = Append(link), Bells(link, layout, stream)
         calls = Calls(link, layout)
-        who = Who(link, layout, options.clock)
+        who = Who(link, layout, stream, options.clock)
         records = Records(link, layout, stream, append, who)
         directory = Directory(link, layout, stream)
         async with running(link, append.run(), bells.run(), calls.run()):
@@ -168,6 +168,12 @@ def _warnings(link: Link, stream: Stream, address: Address) -> tuple[str, ...]:
             "NATS keeps one replica and does not tell how often it syncs to disk: unless its configuration "
             "says `sync_interval: always`, a power failure can lose work of the last minutes that was "
             "answered with 202. If it does, add ?sync_interval=always to --broker."
+        )
+    if stream.forgets_unseen:
+        found.append(
+            "NATS is a cluster and keeps one replica: while its server is away nothing is accepted, and "
+            "since it may be started again unseen, the other runners are asked before each background "
+            "invocation whether they run it. Add ?replicas=3 to --broker."
         )
     if link.max_payload < PAYLOAD_BYTES_USUAL:
         found.append(

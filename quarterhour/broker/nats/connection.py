@@ -86,10 +86,11 @@ class _WantsTls(nats.errors.Error):
 
 
 class _Client(Client):
-    """nats-py's own, except that encryption is what the URL says, not what the server says.
+    """nats-py's own, except that encryption, and where to go, is what the URL says, not what the server says.
 
     By itself it would talk to a `tls://` server in the clear, password included, if that server, or
-    whoever has come between, says that it knows no TLS; and guess at certificates for `nats://`.
+    whoever has come between, says that it knows no TLS; and guess at certificates for `nats://`. And it
+    would try every address that a cluster has ever named, without the user and password of --broker.
     """
 
     @property
@@ -117,6 +118,11 @@ class _Client(Client):
             if self._transport is not None:
                 self._transport.close()  # type: ignore[no-untyped-call]
             raise
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - nats-py's own
+        """Hear what the server says, but for the addresses of others."""
+        said = {name: value for name, value in info.items() if name != "connect_urls"}
+        await super()._process_info(said, initial_connection)
 
     @property
     def _encrypts(self) -> bool:
@@ -151,6 +157,7 @@ async def _connect(client: Client, link: Link, address: Address, options: dict[s
             max_reconnect_attempts=-1,
             ping_interval=PING_EVERY_S,
             max_outstanding_pings=PINGS_UNANSWERED_MAX,
+            pending_size=0,  # or it waits by itself, for ever, and cannot be cancelled; see `Link.publish`
             skip_subject_validation=True,  # `Layout` has checked every name
         )
     )

@@ -307,7 +307,8 @@ class Layout:
     def buried(self, record: Record, envelope: bytes, *, bytes_max: int) -> Message:
         """The dead letter: an envelope whose header is the record and whose body is the invocation's own.
 
-        Beside a large body there may be no room for all of the evidence; the record has it for a while.
+        Beside a large body there may be no room for all of the evidence; the record has it for a while. What
+        leaves no room even for the rest, because somebody else wrote it, is cut.
         """
         room = bytes_max - len(envelope) - 4
         evidence = encode_record(record)
@@ -316,6 +317,7 @@ class Layout:
             evidence = encode_record(record)
         if len(evidence) > room:
             evidence = encode_record(replace(record, attempts=()))
+            envelope = envelope[: max(0, bytes_max - len(evidence) - 4)]
         data = b"".join((len(evidence).to_bytes(4, "big"), evidence, envelope))
         subject = f"{self.namespace}.d.{function_token(record.function)}.{invocation_token(record.id)}"
         return Message(subject, data, {"Nats-TTL": ttl(self._options.dead_letter_s)})

@@ -1,8 +1,9 @@
 """One connection to NATS, in the few verbs that the other rooms need: publish, request, collect, subscribe.
 
 It exists because nats-py waits where it should fail: while the servers are away it buffers what is
-published, and requests under way are not told. Here whatever is asked while they are away raises
-`BrokerUnavailable` at once, and so does everything that waits at the moment they go.
+published, while one hangs it waits until that is sent, and requests under way are not told. Here
+whatever is asked while they are away raises `BrokerUnavailable` at once, and so does everything that
+waits at the moment they go.
 
 Replies come to subscriptions of our own, and the last of their address, the token, finds the waiter:
 those of the server to `<inbox>.<token>`, where no client may publish, so that none can say "stored"
@@ -43,6 +44,8 @@ log = structlog.get_logger()
 
 WATCH_EVERY_S = 0.5
 CALM_S = 1.0  # by then everybody who lives is connected again, and can say what he runs
+UNSENT_BYTES_MAX = 2 * 1024 * 1024
+UNSENT_LOOK_S = 0.005
 STUCK_S = 10.0  # nats-py can hang for minutes in closing a dead socket
 PEER = "peer."
 DENIALS_LOGGED_MAX = 100
@@ -86,8 +89,9 @@ class Link:
         """`open_link` makes these. `inbox`: what the addresses for replies begin with."""
         self.place = address.place
         self.doubtful_until = 0.0
+        self.recovering_until = 0.0
         self.calm_at = clock.boot() + CALM_S
-        self.connections = 1  # how often we were connected
+        self.doubts = 1  # how often the servers may have forgotten something: at each connection, at least
         self._client = client
         self._clock = clock
         self._lease_s = lease_s
@@ -114,9 +118,19 @@ class Link:
         return str(self._client._server_info["server_id"])  # noqa: SLF001 - nats-py shows all but this
 
     @property
+    def clustered(self) -> bool:
+        """Whether the server that we are connected to has others beside it."""
+        return "cluster" in self._client._server_info  # noqa: SLF001
+
+    @property
     def in_doubt(self) -> bool:
         """Whether the servers may have forgotten who has what."""
         return self._clock.boot() < self.doubtful_until
+
+    @property
+    def recovering(self) -> bool:
+        """Whether that was a moment ago, be it before we came: who has something may not say so yet."""
+        return self._clock.boot() < max(self.doubtful_until, self.recovering_until)
 
     @property
     def payload_bytes_max(self) -> int:
@@ -164,10 +178,23 @@ class Link:
         if not self._client.is_connected:
             raise self.away()
         self.fits(len(payload))
+        if self._client.pending_data_size > UNSENT_BYTES_MAX:
+            await self._sent()
         try:
             await self._client.publish(subject, payload, reply=reply, headers=headers)
         except nats.errors.Error as error:
             raise self.away() from error
+
+    async def _sent(self) -> None:
+        """Return when the server has taken most of what was published; one that hangs counts as away."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                while self._client.pending_data_size > UNSENT_BYTES_MAX:  # noqa: ASYNC110 - no event for it
+                    await asyncio.sleep(UNSENT_LOOK_S)
+        except TimeoutError:
+            raise self.away() from None
+        if not self._client.is_connected:
+            raise self.away()
 
     def expect(self, subject: str, *, of_peer: bool = False) -> tuple[str, asyncio.Future[Msg]]:
         """An address for one reply to what is sent to `subject`, and the reply. `forget` it in the end.
@@ -181,7 +208,9 @@ class Link:
 
     def forget(self, address: str) -> None:
         """Expect no reply at `address` any more."""
-        self._replies.pop(address.removeprefix(self.inbox), None)
+        asked = self._replies.pop(address.removeprefix(self.inbox), None)
+        if asked is not None and asked[1].done() and not asked[1].cancelled():
+            asked[1].exception()  # nobody looks at it any more, and asyncio would complain of that
 
     async def request(
         self,
@@ -416,7 +445,7 @@ class Link:
     async def on_back(self) -> None:
         """nats-py is connected again: for one lease, the server may have forgotten deliveries."""
         self._told_away.clear()
-        self.connections += 1
+        self.doubts += 1
         self._away_because = ""
         now = self._clock.boot()
         self.doubtful_until, self.calm_at = now + self._lease_s, now + CALM_S
@@ -424,6 +453,7 @@ class Link:
 
     async def on_new_leader(self, _: Msg) -> None:
         """In a cluster another server sees to a queue from now on: it may not know the latest deliveries."""
+        self.doubts += 1
         self.doubtful_until = max(self.doubtful_until, self._clock.boot() + self._lease_s)
 
     async def on_closed(self) -> None:

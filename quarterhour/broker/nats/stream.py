@@ -71,6 +71,14 @@ class Stream:
         """How many servers keep each message."""
         return self._replicas
 
+    @property
+    def forgets_unseen(self) -> bool:
+        """Whether the server that has it may crash, and forget, while we are connected to another one.
+
+        With replicas a new leader says so.
+        """
+        return self._replicas == 1 and self._link.clustered
+
     async def ensure(self, replicas: int | None) -> None:
         """Create or update stream and bucket; any number of processes may do so at once."""
         wanted = {"num_replicas": replicas} if replicas is not None else {}
@@ -135,10 +143,10 @@ class Stream:
             data=b64decode(message.get("data", "")),
         )
 
-    async def last_sequence(self) -> int:
-        """The sequence of the message that was stored last, 0 if none ever was."""
-        state = (await self._link.api(f"STREAM.INFO.{self._layout.stream}"))["state"]
-        return int(state["last_seq"])
+    async def extent(self) -> tuple[int, float]:
+        """The sequence of what was stored last, 0 if nothing ever was, and the server's Unix time."""
+        info = await self._link.api(f"STREAM.INFO.{self._layout.stream}")
+        return int(info["state"]["last_seq"]), seconds_of(info["ts"])
 
     async def last_of_each(self, filters: list[str]) -> list[Stored]:
         """The message at each subject that one of `filters` matches; at most about a thousand.
@@ -161,10 +169,12 @@ class Stream:
 
     async def pieces(self, subject: str, sequence: int, count: int) -> list[Stored]:
         """The first messages of a body from `sequence` on, at most `count`; none: there are none."""
-        body = {"seq": sequence, "next_by_subj": subject, "batch": count}
-        found = await self._link.collect(f"$JS.API.DIRECT.GET.{self._layout.bodies}", body)
-        if not found and self._replicas > 1:  # as above
-            return [one] if (one := await self._of_leader(self._layout.bodies, body)) is not None else []
+        which = {"seq": sequence, "next_by_subj": subject}
+        found = await self._link.collect(
+            f"$JS.API.DIRECT.GET.{self._layout.bodies}", which | {"batch": count}
+        )
+        if not found and self._replicas > 1:  # as above; the leader gives one at a time
+            return [one] if (one := await self._of_leader(self._layout.bodies, which)) is not None else []
         return [stored for message in found if (stored := _stored(message)) is not None]
 
     async def all_of_bucket(self) -> AsyncIterator[Stored]:

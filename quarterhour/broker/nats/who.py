@@ -1,7 +1,9 @@
 """Asking who runs an invocation: every runner hears the question and answers, be it that it does not.
 
 Once a second a question is waited for until everybody must have answered. Who has answered then is known,
-and as soon as the same have answered the next question, nobody else is waited for.
+and as soon as the same have answered the next question, nobody else is waited for. If nobody has, nothing
+is known. In doubt others may just have come back, and their answers come after those of the known, our own
+among them: so there the known have to be waited for as long as anybody who is well takes to answer.
 """
 
 import asyncio
@@ -12,6 +14,7 @@ import orjson
 from quarterhour.broker.names import invocation_token
 from quarterhour.broker.nats.layout import Layout
 from quarterhour.broker.nats.link import Link, Msg, has_status
+from quarterhour.broker.nats.stream import Stream
 from quarterhour.broker.port import Run
 from quarterhour.clock import Clock
 
@@ -26,10 +29,11 @@ KNOWN_S = 1.0
 class Who:
     """Asks, and answers."""
 
-    def __init__(self, link: Link, layout: Layout, clock: Clock) -> None:
+    def __init__(self, link: Link, layout: Layout, stream: Stream, clock: Clock) -> None:
         """Questions over `link`."""
         self._link = link
         self._layout = layout
+        self._stream = stream
         self._clock = clock
         self._answering: frozenset[str] = frozenset()
         self._known_until = 0.0  # boot s
@@ -37,19 +41,27 @@ class Who:
 
     async def runs_surely(self, invocation_id: str) -> Run | None:
         """As `runs`, for somebody who would start it otherwise."""
-        return await self.runs(invocation_id, ANSWER_IN_DOUBT_S if self._link.in_doubt else ANSWER_S)
+        if self._link.recovering or self._stream.forgets_unseen:
+            return await self.runs(invocation_id, at_least_s=ANSWER_S, answer_s=ANSWER_IN_DOUBT_S)
+        return await self.runs(invocation_id)
 
-    async def runs(self, invocation_id: str, answer_s: float = ANSWER_S) -> Run | None:
-        """The run that is under way, None if nobody says within `answer_s` that it is theirs."""
+    async def runs(
+        self, invocation_id: str, *, at_least_s: float = 0.0, answer_s: float = ANSWER_S
+    ) -> Run | None:
+        """The run that is under way, None if nobody says within `answer_s` that it is theirs.
+
+        After `at_least_s` those who are known are enough.
+        """
         question = invocation_token(invocation_id).encode()
-        silent = set(self._answering) if self._clock.boot() < self._known_until else None
+        known = self._answering if self._clock.boot() < self._known_until else frozenset()
+        enough_at = asyncio.get_running_loop().time() + at_least_s
         heard: set[str] = set()
         where = self._layout.who_runs
         with self._link.many_replies(where, of_peers=True) as (address, queue):
             await self._link.publish(where, question, address)
             try:
-                async with asyncio.timeout(answer_s):
-                    while silent is None or silent:
+                async with asyncio.timeout(answer_s) as waiting:
+                    while True:
                         message = await queue.get()
                         if isinstance(message, Exception):
                             raise message
@@ -63,9 +75,11 @@ class Who:
                                 started_at=answer["started_at"],
                             )
                         heard.add(answer["process"])
-                        silent = None if silent is None else silent - heard
+                        if known and known <= heard:
+                            waiting.reschedule(enough_at)
             except TimeoutError:
-                self._answering, self._known_until = frozenset(heard), self._clock.boot() + KNOWN_S
+                if not (known and known <= heard):
+                    self._answering, self._known_until = frozenset(heard), self._clock.boot() + KNOWN_S
         return None
 
     async def answer(self, find: Callable[[str], Run | None]) -> None:

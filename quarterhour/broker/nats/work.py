@@ -31,7 +31,7 @@ __all__ = ["Work"]
 
 PULL_S = 1.0
 GLANCE_S = 0.05
-UNKNOWN_VERSION_DELAY_S = 30.0
+UNREAD_DELAY_S = 30.0
 
 ACK, RENEW, TERM = b"", b"+WPI", b"+TERM"
 
@@ -73,7 +73,7 @@ class Work:
         self._lease_s = options.lease_s
         self._patience_s = min(PULL_S, options.lease_s / 3)
         self._limits: dict[str, int | None] = {}
-        self._connection = 0  # the one at whose beginning `_stored_before` was the last message
+        self._doubts = 0  # those up to which `_stored_before` was the last message
         self._stored_before = 0
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._pulls = Pulls(link, layout, self._clock, lease_s=self._lease_s)
@@ -105,25 +105,25 @@ class Work:
                         yield delivery
 
     async def _look_back(self) -> None:
-        """Once for each connection: learn what was there before the server was started.
+        """Once for each connection, and each new leader: learn what was there before the server began.
 
         A server that has crashed may have forgotten its last deliveries, and acknowledgements too; of what
         was stored since it was started it has forgotten nothing.
         """
-        connection = self._link.connections
-        if self._connection != connection:
+        doubts = self._link.doubts
+        if self._doubts != doubts:
             self._stored_before = await self._stored_before_start()
-            self._connection = connection
+            self._doubts = doubts
 
     async def _stored_before_start(self) -> int:
         """The last sequence that a server may have forgotten something about.
 
-        Whoever is the first to be connected to a server notes down how far the stream goes; servers
+        Whoever is the first to look for work at a server notes down how far the stream goes; servers
         have a new id after each start. In a cluster another server may be the one that forgets: there it
         is how far the stream goes now.
         """
         server_id = self._link.server_id  # first: of a later server, a larger number does no harm
-        last = await self._stream.last_sequence()
+        last, now = await self._stream.extent()
         if self._stream.replicas > 1:
             return last
         noted = await self._stream.last(self._layout.server(server_id))
@@ -132,7 +132,10 @@ class Work:
                 await self._append.store(self._layout.begun(server_id, last))
             except Conflict:
                 noted = await self._stream.last(self._layout.server(server_id))
-        return last if noted is None else int(noted.data)
+        before, ago_s = (last, 0.0) if noted is None else (int(noted.data), now - noted.stored_at)
+        if before:  # we may be new, and have seen nothing of the start
+            self._link.recovering_until = self._clock.boot() + self._lease_s - ago_s
+        return before
 
     async def _request(self, function: str, count: int) -> bytes | None:
         """What to ask of the server; None if there is no such queue.
@@ -173,27 +176,40 @@ class Work:
         try:
             invocation = _read(message.data, place)
         except UnknownVersion as error:
-            log.warning("handed_back_unread", subject=message.subject, why=str(error))
-            delay = orjson.dumps({"delay": round(UNKNOWN_VERSION_DELAY_S * NS)})
-            await self._link.publish(message.reply, NAK + b" " + delay)
+            await self._hand_back_unread(message, error)
             return None
         except EnvelopeError as error:
-            log.warning("buried_unread", subject=message.subject, why=str(error))
             await self._bury(message, place, error)
             return None
+        doubtful = (
+            self._link.in_doubt
+            or self._stream.forgets_unseen
+            or _sequence(message.reply) <= self._stored_before
+        )
         return Delivery(
             invocation=invocation,
             envelope=message.data,
             number=_number(message.reply),
             leased_until=leased_until,
-            doubtful=self._link.in_doubt or _sequence(message.reply) <= self._stored_before,
-            recovering=self._link.in_doubt,
+            doubtful=doubtful,
+            recovering=doubtful and self._link.recovering,
             token=_Lease(message.reply, place.function, leased_until),
         )
 
+    async def _hand_back_unread(self, message: Msg, error: EnvelopeError) -> None:
+        """Leave it to somebody who can read it."""
+        log.warning("handed_back_unread", subject=message.subject, why=str(error))
+        delay = orjson.dumps({"delay": round(UNREAD_DELAY_S * NS)})
+        await self._link.publish(message.reply, NAK + b" " + delay)
+
     async def _bury(self, message: Msg, place: Place, error: EnvelopeError) -> None:
-        """Set aside what cannot be read, unless it has its end already."""
-        known = await self._records.read(place.function, place.id)
+        """Set aside what cannot be read, unless it has its end already or an unreadable record."""
+        try:
+            known = await self._records.read(place.function, place.id)
+        except EnvelopeError as unread:
+            await self._hand_back_unread(message, unread)
+            return
+        log.warning("buried_unread", subject=message.subject, why=str(error))
         if known is None or not is_settled(known, place.attempt):
             record = unreadable(
                 error,
