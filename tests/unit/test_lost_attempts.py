@@ -16,8 +16,8 @@ from runner.sandbox.job import AttemptLost, Job
 from runner.sandbox.pool import Sandbox
 from runner.serve import Server
 from runner.slots import Slots
+from tests.unit.scenes import ID, Scene, play
 from tests.unit.simulated import ENTRY, LEASE_S
-from tests.unit.test_cancelled_attempts import ID, Scene, play
 
 DELIVERIES = 7  # two more than the notes that would bury it
 
