@@ -22,6 +22,7 @@ AUTHORS_PACKAGE = Path(quarterhour.__file__).parent
 START_S = 20.0
 SEND_S = 1.0
 END_S = 6.0
+AGAIN_S = 1.0  # until an attempt is handed back whose worker could not be forked
 READ_BYTES = 65536
 
 
@@ -29,7 +30,7 @@ READ_BYTES = 65536
 class Exit:
     """How a worker ended: its wait status, and why the guard killed it if it did.
 
-    That is limit, lease, memory, or asked.
+    That is limit, lease, memory, or asked; guard: the guard itself ended, or could not fork the worker.
     """
 
     status: int
@@ -160,7 +161,16 @@ class Guard:
             self._pids[worker] = message["pid"]
             return
         self._pids.pop(worker, None)
-        self._exits.pop(worker)(Exit(status=message["status"], killed=message["killed"]))
+        exit_ = Exit(status=message["status"], killed=message["killed"])
+        if exit_.killed == "guard":  # there was no room for it, and at once there would be none again
+            self._loop.call_later(AGAIN_S, self._exit, worker, exit_)
+        else:
+            self._exit(worker, exit_)
+
+    def _exit(self, worker: int, exit_: Exit) -> None:
+        on_exit = self._exits.pop(worker, None)
+        if on_exit is not None:
+            on_exit(exit_)
 
     def _leave(self) -> None:
         if not self.gone:
