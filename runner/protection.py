@@ -10,6 +10,7 @@ from pathlib import Path
 import quarterhour
 from quarterhour.errors import SettingsError
 from quarterhour.users import Users
+from runner.sandbox.guarding.confinement import call_filter
 
 __all__ = ["check_readable", "missing_protections"]
 
@@ -24,11 +25,17 @@ for path in sys.argv[1:]:
     if not os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0)):
         sys.exit(path)
 """
+CALLS_FILTERED = call_filter() is not None
 SIGNALS_SINCE = 6  # the version of Landlock
 
 
-def missing_protections(users: Users | None, *, landlock: int, root: bool) -> list[str]:
-    """A sentence about each part of the sandbox that is not there. `landlock`: its version, 0 for none."""
+def missing_protections(
+    users: Users | None, *, landlock: int, root: bool, filtered: bool = CALLS_FILTERED
+) -> list[str]:
+    """A sentence about each part of the sandbox that is not there.
+
+    `landlock`: its version, 0 for none. `filtered`: whether there is a filter of system calls.
+    """
     sentences = []
     if root and users is None:
         sentences.append(
@@ -44,6 +51,11 @@ def missing_protections(users: Users | None, *, landlock: int, root: bool) -> li
         )
     elif landlock < SIGNALS_SINCE:
         sentences.append("Landlock is older than Linux 6.12: functions can signal processes of their user.")
+    if not filtered:
+        sentences.append(
+            "System calls are not filtered here (that takes Linux 4.17 or newer with seccomp, on x86_64 or "
+            "aarch64): functions can set limits and priorities of processes of their user, and so end them."
+        )
     return sentences
 
 

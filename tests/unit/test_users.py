@@ -71,18 +71,21 @@ def test_files_that_functions_could_not_read_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("them", "landlock", "root", "words"),
+    ("them", "landlock", "filtered", "root", "words"),
     [
-        (None, 7, False, []),
-        (None, 7, True, ["--function-user"]),
-        (None, 0, False, ["no Landlock"]),
-        (None, 0, True, ["--function-user", "no Landlock"]),
-        (None, 5, False, ["older than Linux 6.12"]),
-        (Users(first=9, last=9), 0, True, ["no Landlock"]),
-        (RANGE, 0, True, []),
+        (None, 7, True, False, []),
+        (None, 7, True, True, ["--function-user"]),
+        (None, 0, True, False, ["no Landlock"]),
+        (None, 0, False, True, ["--function-user", "no Landlock", "limits and priorities"]),
+        (None, 5, True, False, ["older than Linux 6.12"]),
+        (None, 7, False, False, ["limits and priorities"]),
+        (Users(first=9, last=9), 0, False, True, ["no Landlock", "limits and priorities"]),
+        (RANGE, 0, False, True, []),
     ],
 )
-def test_what_is_missing_is_said(them: Users | None, landlock: int, root: bool, words: list[str]) -> None:
-    sentences = missing_protections(them, landlock=landlock, root=root)
+def test_what_is_missing_is_said(
+    them: Users | None, landlock: int, filtered: bool, root: bool, words: list[str]
+) -> None:
+    sentences = missing_protections(them, landlock=landlock, root=root, filtered=filtered)
     assert len(sentences) == len(words)
     assert all(word in sentence for word, sentence in zip(words, sentences, strict=True))
