@@ -10,7 +10,7 @@ from pathlib import Path
 import quarterhour
 from quarterhour.errors import SettingsError
 from quarterhour.users import Users
-from runner.sandbox.guarding.confinement import call_filter
+from runner.sandbox.guarding.confinement import SCOPES_SINCE, call_filter
 
 __all__ = ["check_readable", "missing_protections"]
 
@@ -26,7 +26,6 @@ for path in sys.argv[1:]:
         sys.exit(path)
 """
 CALLS_FILTERED = call_filter() is not None
-SIGNALS_SINCE = 6  # the version of Landlock
 
 
 def missing_protections(
@@ -43,14 +42,22 @@ def missing_protections(
             "name a user for them with --function-user."
         )
     if users is not None and not users.is_one:
-        return sentences  # they have nothing in common that Landlock would have to divide
+        if landlock < SCOPES_SINCE:  # what else it divides, users who have nothing in common are without it
+            sentences.append(
+                "There is no Landlock of Linux 6.12 or newer here: functions can reach each other's abstract "
+                "sockets, although each has a user of its own."
+            )
+        return sentences
     if landlock == 0:
         sentences.append(
-            "There is no Landlock here (Linux 5.19 or newer, if it is not turned off): "
-            "functions can look into processes of their user, each other's among them."
+            "There is no Landlock here (Linux 5.19 or newer, if it is not turned off): functions can look "
+            "into processes of their user, each other's among them, signal them, and reach abstract sockets."
         )
-    elif landlock < SIGNALS_SINCE:
-        sentences.append("Landlock is older than Linux 6.12: functions can signal processes of their user.")
+    elif landlock < SCOPES_SINCE:
+        sentences.append(
+            "Landlock is older than Linux 6.12: functions can signal processes of their user, "
+            "and reach everybody's abstract sockets."
+        )
     if not filtered:
         sentences.append(
             "System calls are not filtered here (that takes Linux 4.17 or newer with seccomp, on x86_64 or "

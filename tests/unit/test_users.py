@@ -77,10 +77,12 @@ def test_files_that_functions_could_not_read_are_named(tmp_path: Path) -> None:
         (None, 7, True, True, ["--function-user"]),
         (None, 0, True, False, ["no Landlock"]),
         (None, 0, False, True, ["--function-user", "no Landlock", "limits and priorities"]),
-        (None, 5, True, False, ["older than Linux 6.12"]),
+        (None, 5, True, False, ["older than Linux 6.12: functions can signal processes of their user, and"]),
         (None, 7, False, False, ["limits and priorities"]),
         (Users(first=9, last=9), 0, False, True, ["no Landlock", "limits and priorities"]),
-        (RANGE, 0, False, True, []),
+        (RANGE, 7, False, True, []),
+        (RANGE, 5, False, True, ["abstract sockets"]),
+        (RANGE, 0, False, True, ["abstract sockets"]),
     ],
 )
 def test_what_is_missing_is_said(
