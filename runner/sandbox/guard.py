@@ -110,6 +110,11 @@ class Guard:
         self._exits[worker] = on_exit
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def has_workers(self) -> bool:
         """Whether a worker of it lives."""
         return bool(self._exits)
@@ -188,7 +193,7 @@ class Guard:
         self._process.kill()
         self._process.wait()
         for pid in self._pids.values():
-            # On Linux the kernel has killed the workers with their guard, but not what they started.
+            # The kernel has killed the workers with their guard (Linux), but not what they started.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
         exits, self._exits = self._exits, {}

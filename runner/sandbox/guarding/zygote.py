@@ -312,6 +312,7 @@ class Guard:
         if pid == 0:
             try:
                 self.control.close()  # or the runner would not see the guard's end
+                prctl(confinement.PR_SET_NO_NEW_PRIVS, 1)  # by which the runner knows what a guard has left
                 prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
                 if os.getppid() == guard:
                     work()
