@@ -54,6 +54,14 @@ def test_users_that_cannot_be_had_are_refused_with_a_sentence(monkeypatch: pytes
         check_users(RANGE, runners=2, slots=17)
 
 
+def test_a_user_of_roots_group_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users.os, "geteuid", lambda: 0)  # type: ignore[attr-defined]
+    monkeypatch.setattr(users, "_group_of", lambda uid: 0 if uid == 9 else uid)
+    with pytest.raises(SettingsError, match=r"--function-user 9 has root's group \(0\)"):
+        check_users(Users(first=9, last=9), runners=1, slots=1)
+    check_users(Users(first=8, last=8), runners=1, slots=1)
+
+
 def test_files_that_functions_could_not_read_are_named(tmp_path: Path) -> None:
     python, them = python_for(USER), Users(first=USER, last=USER)
     folder = tmp_path / "functions"
