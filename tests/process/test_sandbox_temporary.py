@@ -92,6 +92,8 @@ def test_what_is_somebody_elses_is_not_removed(tmp_path: Path, monkeypatch: pyte
     linked.symlink_to(target)
     own = tmp_path / f"{temporary.PREFIX}own"
     (own / "inner").mkdir(parents=True)
+    (own / "link").symlink_to(target)
+    (own / "file").touch()
     temporary.remove_leftovers()
     assert foreign.exists()
     assert linked.is_symlink()

@@ -123,8 +123,11 @@ def _remove_leftover(base: Path) -> None:
     lock = os.open(base, FOLDER)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for folder in base.iterdir():
-            remove_tree(str(folder))
+        for name, is_folder in _some(lock):
+            if is_folder:
+                remove_tree(str(base / name))
+            else:  # a function has put it there
+                os.unlink(name, dir_fd=lock)
         base.rmdir()
     finally:
         os.close(lock)
