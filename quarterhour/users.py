@@ -85,6 +85,12 @@ def check_users(users: Users | None, *, runners: int, slots: int) -> None:
             "leave it out: functions then run as that user."
         )
         raise SettingsError(message)
+    if users.of(0)[1] == 0:
+        message = (
+            f"--function-user {users} has root's group (0), and with it root's files; "
+            "name a user of another group, or a range."
+        )
+        raise SettingsError(message)
     needed, given = runners * (slots + MORE_WORKERS), users.last - users.first + 1
     if not users.is_one and given < needed:
         message = (

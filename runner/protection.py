@@ -10,6 +10,7 @@ from pathlib import Path
 import quarterhour
 from quarterhour.errors import SettingsError
 from quarterhour.users import Users
+from runner.sandbox.guarding.confinement import SCOPES_SINCE, call_filter
 
 __all__ = ["check_readable", "missing_protections"]
 
@@ -24,11 +25,16 @@ for path in sys.argv[1:]:
     if not os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0)):
         sys.exit(path)
 """
-SIGNALS_SINCE = 6  # the version of Landlock
+CALLS_FILTERED = call_filter() is not None
 
 
-def missing_protections(users: Users | None, *, landlock: int, root: bool) -> list[str]:
-    """A sentence about each part of the sandbox that is not there. `landlock`: its version, 0 for none."""
+def missing_protections(
+    users: Users | None, *, landlock: int, root: bool, filtered: bool = CALLS_FILTERED
+) -> list[str]:
+    """A sentence about each part of the sandbox that is not there.
+
+    `landlock`: its version, 0 for none. `filtered`: whether there is a filter of system calls.
+    """
     sentences = []
     if root and users is None:
         sentences.append(
@@ -36,14 +42,27 @@ def missing_protections(users: Users | None, *, landlock: int, root: bool) -> li
             "name a user for them with --function-user."
         )
     if users is not None and not users.is_one:
-        return sentences  # they have nothing in common that Landlock would have to divide
+        if landlock < SCOPES_SINCE:  # what else it divides, users who have nothing in common are without it
+            sentences.append(
+                "There is no Landlock of Linux 6.12 or newer here: functions can reach each other's abstract "
+                "sockets, although each has a user of its own."
+            )
+        return sentences
     if landlock == 0:
         sentences.append(
-            "There is no Landlock here (Linux 5.19 or newer, if it is not turned off): "
-            "functions can look into processes of their user, each other's among them."
+            "There is no Landlock here (Linux 5.19 or newer, if it is not turned off): functions can look "
+            "into processes of their user, each other's among them, signal them, and reach abstract sockets."
         )
-    elif landlock < SIGNALS_SINCE:
-        sentences.append("Landlock is older than Linux 6.12: functions can signal processes of their user.")
+    elif landlock < SCOPES_SINCE:
+        sentences.append(
+            "Landlock is older than Linux 6.12: functions can signal processes of their user, "
+            "and reach everybody's abstract sockets."
+        )
+    if not filtered:
+        sentences.append(
+            "System calls are not filtered here (that takes Linux 4.17 or newer with seccomp, on x86_64 or "
+            "aarch64): functions can set limits and priorities of processes of their user, and so end them."
+        )
     return sentences
 
 

@@ -8,6 +8,8 @@ import importlib
 
 import click
 
+from quarterhour.processes import keep_others_out
+
 __all__ = ["gateway", "runner"]
 
 # Everything behind the name goes to the package, which knows its options and its --help.
@@ -29,5 +31,6 @@ def runner(arguments: tuple[str, ...]) -> None:
 
 
 def _run(package: str, arguments: tuple[str, ...]) -> None:
+    keep_others_out()  # before anything else: all that is imported now takes a while
     command: click.Command = importlib.import_module(f"{package}.__main__").main
     command.main(args=list(arguments), prog_name=f"quarterhour {package}")

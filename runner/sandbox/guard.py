@@ -22,6 +22,7 @@ AUTHORS_PACKAGE = Path(quarterhour.__file__).parent
 START_S = 20.0
 SEND_S = 1.0
 END_S = 6.0
+AGAIN_S = 1.0  # until an attempt is handed back whose worker could not be forked
 READ_BYTES = 65536
 
 Killed = Literal["limit", "lease", "memory", "asked", "guard"]
@@ -29,7 +30,10 @@ Killed = Literal["limit", "lease", "memory", "asked", "guard"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a worker ended: its wait status, and why it was killed if it was (`guard`: with its guard)."""
+    """How a worker ended: its wait status, and why it was killed if it was.
+
+    `guard`: with its guard, or because that could not fork it.
+    """
 
     status: int
     killed: Killed | None
@@ -108,6 +112,11 @@ class Guard:
         self._exits[worker] = on_exit
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def has_workers(self) -> bool:
         """Whether a worker of it lives."""
         return bool(self._exits)
@@ -159,7 +168,16 @@ class Guard:
             self._pids[worker] = message["pid"]
             return
         self._pids.pop(worker, None)
-        self._exits.pop(worker)(Exit(status=message["status"], killed=message["killed"]))
+        exit_ = Exit(status=message["status"], killed=message["killed"])
+        if exit_.killed == "guard":  # there was no room for it, and at once there would be none again
+            self._loop.call_later(AGAIN_S, self._exit, worker, exit_)
+        else:
+            self._exit(worker, exit_)
+
+    def _exit(self, worker: int, exit_: Exit) -> None:
+        on_exit = self._exits.pop(worker, None)
+        if on_exit is not None:
+            on_exit(exit_)
 
     def _leave(self) -> None:
         if not self.gone:
@@ -177,7 +195,7 @@ class Guard:
         self._process.kill()
         self._process.wait()
         for pid in self._pids.values():
-            # On Linux the kernel has killed the workers with their guard, but not what they started.
+            # The kernel has killed the workers with their guard (Linux), but not what they started.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
         exits, self._exits = self._exits, {}

@@ -9,6 +9,7 @@ import structlog
 
 from quarterhour.clock import Clock
 from runner.sandbox.guard import Guard, GuardGone
+from runner.sandbox.orphans import adopt_orphans, end_orphans
 from runner.sandbox.table import Table
 
 __all__ = ["Guards"]
@@ -27,6 +28,7 @@ class Guards:
         self._guards: dict[Path, Guard] = {}
         self._started_at: dict[Path, float] = {}
         self._starting: defaultdict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
+        adopt_orphans()
 
     async def running(self, python: Path) -> Guard:
         """The guard under this interpreter. Raises `GuardGone`: it cannot be started."""
@@ -42,6 +44,7 @@ class Guards:
     def _start(self, python: Path) -> Guard:
         def on_gone() -> None:
             log.error("guard_died", python=str(python))
+            self._end_orphans()  # before its attempts are handed back, and run again
 
         try:
             return Guard(python, self._table.fd, self._table.rows, on_gone=on_gone)
@@ -55,7 +58,12 @@ class Guards:
             if python not in pythons and not guard.has_workers:
                 del self._guards[python]
                 await guard.close()
+                self._end_orphans()
 
     async def close(self) -> None:
         """End all guards and their workers."""
         await asyncio.gather(*(guard.close() for guard in self._guards.values()))
+        self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        end_orphans({guard.pid for guard in self._guards.values()})

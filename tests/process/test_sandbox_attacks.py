@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from quarterhour.users import Users
+from runner.protection import CALLS_FILTERED
 from runner.sandbox.job import Code
 from runner.sandbox.pool import SandboxSettings
 from runner.sandbox.runtimes import RUNTIMES
@@ -25,11 +26,13 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these are bars that Linux has")
 
+needs_filter = pytest.mark.skipif(not CALLS_FILTERED, reason="no system calls are filtered here")
+
 ROOT, ORDINARY, EACH = "as root", "as an ordinary user", "a user each"
 
 # Runs what it is given, with what can be tried at hand.
 ATTACKER = """
-import base64, ctypes, json, os, signal, socket, sys, tempfile
+import base64, ctypes, json, os, platform, resource, signal, socket, struct, sys, tempfile
 from pathlib import Path
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -68,6 +71,20 @@ def spied(pid):
         "process_vm_readv": tried(read_memory, pid),
         "pidfd_getfd": tried(take_descriptor, pid),
         "signal": tried(os.kill, pid, 0),
+    }
+
+def changed(pid):
+    numbers = {"x86_64": (314, 251), "aarch64": (274, 30)}[platform.machine()]
+    priority = struct.pack("IIQiIQQQ", 48, os.SCHED_BATCH, 0, 5, 0, 0, 0, 0)
+    processor = {min(os.sched_getaffinity(0))}
+    return {
+        "prlimit": tried(resource.prlimit, pid, resource.RLIMIT_CORE, (0, 0)),
+        "setpriority": tried(os.setpriority, os.PRIO_PROCESS, pid, 5),
+        "sched_setaffinity": tried(os.sched_setaffinity, pid, processor),
+        "sched_setscheduler": tried(os.sched_setscheduler, pid, os.SCHED_BATCH, os.sched_param(0)),
+        "sched_setparam": tried(os.sched_setparam, pid, os.sched_param(0)),
+        "sched_setattr": tried(call, libc.syscall, numbers[0], pid, priority, 0),
+        "ioprio_set": tried(call, libc.syscall, numbers[1], 1, pid, 2 << 13 | 7),
     }
 
 def handler(event, context):
@@ -122,6 +139,22 @@ async def test_no_other_process_can_be_looked_into_or_signalled(attacked: Bench)
     assert not [what for what in own.values() if what.startswith("refused")], own
 
 
+@needs_filter
+async def test_limits_and_priorities_of_other_processes_cannot_be_set(attacked: Bench) -> None:
+    another = await victim(attacked)
+    for pid in (os.getpid(), attacked.guard_pid, another):
+        found = await attack(attacked, f"changed({pid})")
+        assert all(what.startswith("refused") for what in found.values()), found
+    found = await attack(
+        attacked,
+        "[tried(os.setpriority, os.PRIO_USER, 0, 5), tried(os.setpriority, os.PRIO_PGRP, os.getpgid(0), 5),"
+        " tried(call, libc.syscall, 251 if platform.machine() == 'x86_64' else 30, 3, 0, 2 << 13 | 7)]",
+    )
+    assert all(what.startswith("refused") for what in found), "a whole user's"
+    own = await attack(attacked, "changed(0)")
+    assert not [what for what in own.values() if what.startswith("refused")], own
+
+
 async def test_javascript_is_barred_as_well(attacked: Bench) -> None:
     source = """
         const { readFileSync, readlinkSync } = require('node:fs');
@@ -134,10 +167,12 @@ async def test_javascript_is_barred_as_well(attacked: Bench) -> None:
             return { statusCode: 200, body: JSON.stringify([
                 tried(() => readFileSync(`${proc}/environ`)), tried(() => readFileSync(`${proc}/maps`)),
                 tried(() => readlinkSync(`${proc}/fd/1`)), tried(() => process.kill(Number(pid), 0)),
+                %s
             ]) };
         };
         """
-    code = attacked.function(source, suffix=".js", launch=on_its_own_program())
+    more = "tried(() => require('node:os').setPriority(Number(pid), 5))," if CALLS_FILTERED else ""
+    code = attacked.function(source % more, suffix=".js", launch=on_its_own_program())
     for pid in (os.getpid(), attacked.guard_pid, await victim(attacked)):
         found = json.loads(await attacked.text(code, body=str(pid).encode()))
         assert all(what.startswith("refused") for what in found), found

@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from runner.protection import CALLS_FILTERED
 from runner.sandbox.job import AttemptLost, Finished
-from tests.process.sandboxes import Bench, adopting, alive, response
+from tests.parts import need
+from tests.process.sandboxes import Bench, adopting, alive, cancelled, open_bench, response
 from tests.system import descendants
 from tests.waiting import eventually, eventually_sync
 
+LINUX = sys.platform == "linux"
 REPOSITORY = Path(__file__).parent.parent.parent
 OK = "def handler(event, context): return {'statusCode': 200}"
 STAY = """
@@ -55,10 +58,25 @@ async def test_a_killed_guard_loses_its_attempts_and_another_takes_over(bench: B
     for line in bench.lines:
         label, number = line.text.split()
         pids[label].append(int(number))
-    guarded = pids["worker"] + pids["child"]
-    await eventually(lambda: not any(map(alive, guarded)), what="what the first guard guarded was gone")
-    for pid in pids["daemon"]:
-        os.kill(pid, signal.SIGKILL)  # who left every group is found by a guard only, and that is dead
+    found = pids["worker"] + pids["child"] + (pids["daemon"] if LINUX else [])
+    await eventually(lambda: not any(map(exists, found)), what="what the first guard guarded was gone")
+
+
+@pytest.mark.skipif(not LINUX, reason="elsewhere nobody finds what has left its group")
+async def test_only_what_a_killed_guard_has_left_is_ended(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    with sleeping() as started:
+        async with open_bench(folder) as other:
+            running = [asyncio.create_task(each.run(STAY)) for each in (bench, other)]
+            daemons = [await each.printed_pid("daemon") for each in (bench, other)]
+            os.kill(bench.guard_pid, signal.SIGKILL)
+            with pytest.raises(AttemptLost):
+                await running[0]
+            await eventually(lambda: not exists(daemons[0]), what="what the guard had left was gone")
+            assert alive(daemons[1]), "it has a guard"
+            assert [process.poll() for process in started] == [None, None]
+            await cancelled(running[1])
 
 
 async def test_a_guard_killed_while_nothing_runs_is_replaced(bench: Bench) -> None:
@@ -80,14 +98,31 @@ async def test_many_attempts_at_once_survive_the_change_of_guards(bench: Bench) 
     assert response(await bench.run(OK)).status == 200
 
 
+@contextmanager
+def sleeping() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes that this one has started: one with a session of its own, and one without."""
+    started = [subprocess.Popen(["sleep", "1000"], start_new_session=own) for own in (True, False)]
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def exists(pid: int) -> bool:
+    """Whether there is such a process, be it one that is only waited for."""
+    return Path(f"/proc/{pid}").exists() if LINUX else alive(pid)
+
+
 class RunnerProcess:
     """The process of sandbox_runner.py, and what its function has printed."""
 
-    def __init__(self, folder: Path, lease_s: float) -> None:
+    def __init__(self, folder: Path, lease_s: float, prefix: Sequence[str]) -> None:
         path = folder / "stay.py"
         path.write_text(STAY)
         program = Path(__file__).with_name("sandbox_runner.py")
-        command = [sys.executable, str(program), str(path), str(lease_s)]
+        command = [*prefix, sys.executable, str(program), str(path), str(lease_s)]
         self.output = folder / "output"
         self.seen: set[int] = set()
         with self.output.open("wb") as output:
@@ -107,9 +142,11 @@ class RunnerProcess:
 
 
 @contextmanager
-def runner_process(folder: Path, lease_s: float = 0.0) -> Iterator[RunnerProcess]:
+def runner_process(
+    folder: Path, lease_s: float = 0.0, *, prefix: Sequence[str] = ()
+) -> Iterator[RunnerProcess]:
     with adopting():
-        runner = RunnerProcess(folder, lease_s)
+        runner = RunnerProcess(folder, lease_s, prefix)
         try:
             yield runner
         finally:
@@ -156,3 +193,15 @@ def test_when_runner_and_guard_are_killed_together_the_workers_end(tmp_path: Pat
         os.kill(runner.pid("guard"), signal.SIGKILL)
         runner.process.kill()
         eventually_sync(lambda: not alive(worker), deadline_s=2, what="the worker was gone")
+
+
+@pytest.mark.skipif(
+    not CALLS_FILTERED or "Seccomp_filters" not in Path("/proc/self/status").read_text(),
+    reason="here such a runner cannot tell what a guard has left",
+)
+def test_a_runner_that_can_gain_no_rights_finds_what_a_killed_guard_has_left(tmp_path: Path) -> None:
+    prefix = (str(need("setpriv", package="util-linux")), "--no-new-privs")
+    with runner_process(tmp_path, prefix=prefix) as runner:
+        pids = [runner.pid(label) for label in ("guard", *LABELS)]
+        os.kill(pids[0], signal.SIGKILL)
+        eventually_sync(lambda: not any(map(exists, pids)), what="all were gone")

@@ -54,6 +54,14 @@ def test_users_that_cannot_be_had_are_refused_with_a_sentence(monkeypatch: pytes
         check_users(RANGE, runners=2, slots=17)
 
 
+def test_a_user_of_roots_group_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users.os, "geteuid", lambda: 0)  # type: ignore[attr-defined]
+    monkeypatch.setattr(users, "_group_of", lambda uid: 0 if uid == 9 else uid)
+    with pytest.raises(SettingsError, match=r"--function-user 9 has root's group \(0\)"):
+        check_users(Users(first=9, last=9), runners=1, slots=1)
+    check_users(Users(first=8, last=8), runners=1, slots=1)
+
+
 def test_files_that_functions_could_not_read_are_named(tmp_path: Path) -> None:
     python, them = python_for(USER), Users(first=USER, last=USER)
     folder = tmp_path / "functions"
@@ -71,18 +79,23 @@ def test_files_that_functions_could_not_read_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("them", "landlock", "root", "words"),
+    ("them", "landlock", "filtered", "root", "words"),
     [
-        (None, 7, False, []),
-        (None, 7, True, ["--function-user"]),
-        (None, 0, False, ["no Landlock"]),
-        (None, 0, True, ["--function-user", "no Landlock"]),
-        (None, 5, False, ["older than Linux 6.12"]),
-        (Users(first=9, last=9), 0, True, ["no Landlock"]),
-        (RANGE, 0, True, []),
+        (None, 7, True, False, []),
+        (None, 7, True, True, ["--function-user"]),
+        (None, 0, True, False, ["no Landlock"]),
+        (None, 0, False, True, ["--function-user", "no Landlock", "limits and priorities"]),
+        (None, 5, True, False, ["older than Linux 6.12: functions can signal processes of their user, and"]),
+        (None, 7, False, False, ["limits and priorities"]),
+        (Users(first=9, last=9), 0, False, True, ["no Landlock", "limits and priorities"]),
+        (RANGE, 7, False, True, []),
+        (RANGE, 5, False, True, ["abstract sockets"]),
+        (RANGE, 0, False, True, ["abstract sockets"]),
     ],
 )
-def test_what_is_missing_is_said(them: Users | None, landlock: int, root: bool, words: list[str]) -> None:
-    sentences = missing_protections(them, landlock=landlock, root=root)
+def test_what_is_missing_is_said(
+    them: Users | None, landlock: int, filtered: bool, root: bool, words: list[str]
+) -> None:
+    sentences = missing_protections(them, landlock=landlock, root=root, filtered=filtered)
     assert len(sentences) == len(words)
     assert all(word in sentence for word, sentence in zip(words, sentences, strict=True))

@@ -4,19 +4,21 @@ Standard library only: it runs under the interpreter of the functions. It decide
 how many processes is the runner's to say.
 
 The bars: no program can give the worker more rights than it has (`no_new_privs`); as root it keeps no more of
-root's capabilities than a container has by default; and it has a Landlock domain of its own, from which
+root's capabilities than a container has by default; it has a Landlock domain of its own, from which
 nothing outside can be traced, and with that neither memory, environment nor descriptors of it be read, nor be
-sent a signal, nor an abstract socket be reached. Landlock's rules for files are not used.
+sent a signal, nor an abstract socket be reached; and a filter of system calls forbids to set limits and
+priorities of any process but oneself, which Landlock does not know. Landlock's rules for files are not used.
 """
 
 import ctypes
+import errno
 import os
 import resource
 import struct
 import sys
 from collections.abc import Iterable
 
-__all__ = ["Confinement", "prctl"]
+__all__ = ["Confinement", "call_filter", "prctl"]
 
 LINUX = sys.platform == "linux"
 GIB = 1024 * 1024 * 1024
@@ -43,6 +45,32 @@ CAPABILITY_VERSION = 0x20080522
 # mknod, audit_write, setfcap: what a container's root has by default.
 KEPT_CAPABILITIES = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31))
 
+SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1 << 2  # or older kernels would make every worker slower; Linux 4.17
+ALLOW = 0x7FFF0000
+JUMP_IF_EQUAL = 0x15
+JUMP_IF_NOT_LESS = 0x35
+REFUSE = 0x00050000 | errno.EPERM
+X32_BIT = 0x40000000  # marks the second numbering that x86_64 has; no number elsewhere is as large
+# What a call that is about a process says first where it is about the one that makes it.
+OWN = (0,)
+OWN_PRIORITY = (0, 0)  # PRIO_PROCESS
+OWN_IO_PRIORITY = (1, 0)  # IOPRIO_WHO_PROCESS
+# By machine: what the kernel calls it, its seccomp, and its prlimit64, sched_setparam, sched_setscheduler,
+# sched_setaffinity, sched_setattr, setpriority and ioprio_set.
+CALLS = {
+    "x86_64": (
+        0xC000003E,
+        317,
+        {302: OWN, 142: OWN, 144: OWN, 203: OWN, 314: OWN, 141: OWN_PRIORITY, 251: OWN_IO_PRIORITY},
+    ),
+    "aarch64": (
+        0xC00000B7,
+        277,
+        {261: OWN, 118: OWN, 119: OWN, 122: OWN, 274: OWN, 140: OWN_PRIORITY, 30: OWN_IO_PRIORITY},
+    ),
+}
+
 _libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
 
 
@@ -52,6 +80,7 @@ class Confinement:
     def __init__(self) -> None:
         self.landlock = landlock_version()  # 0: there is none that would do
         self._ruleset = make_ruleset(self.landlock)
+        self._filter = call_filter()
 
     def limit(self, *, processes_max: int | None) -> None:
         """Bound what the worker may use. `processes_max`: of its user, threads included."""
@@ -80,6 +109,8 @@ class Confinement:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         if self._ruleset is not None:
             check(_syscall(SYS_LANDLOCK_RESTRICT_SELF, self._ruleset, 0))
+        if self._filter is not None:
+            self._filter.enter()
         if self._ruleset is not None or user is not None:
             # Where it is off, as in the guard, a process can't read its own /proc/self/environ.
             prctl(PR_SET_DUMPABLE, 1)
@@ -136,6 +167,62 @@ def make_ruleset(version: int) -> int | None:
     finally:
         os.close(root)
     return ruleset
+
+
+class CallFilter:
+    """A program for seccomp: the calls that change a process are refused where they are about another one.
+
+    It cannot know who is whose, so that a worker's own processes and threads count as others, too. Calls in
+    the manner of another machine, which have other numbers, are all refused.
+    """
+
+    def __init__(self, machine: str) -> None:
+        arch, self._seccomp, calls = CALLS[machine]
+        program = [*_require(4, arch), _load(0), _jump(JUMP_IF_NOT_LESS, X32_BIT, 0, 1), _return(REFUSE)]
+        for number, own in calls.items():
+            checks = [step for index, value in enumerate(own) for step in _require(16 + 8 * index, value)]
+            program += [_jump(JUMP_IF_EQUAL, number, 0, len(checks) + 1), *checks, _return(ALLOW)]
+        program.append(_return(ALLOW))
+        self._program = ctypes.create_string_buffer(b"".join(program))
+        self._described = struct.pack("HP", len(program), ctypes.addressof(self._program))
+
+    def enter(self) -> None:
+        """Be held to it from now on, with all that is started. Raises `OSError`."""
+        check(self._call(self._described))
+
+    def is_known(self) -> bool:
+        """Whether the kernel would take it: it tells by what it says about none."""
+        return self._call(None) < 0 and ctypes.get_errno() == errno.EFAULT
+
+    def _call(self, described: bytes | None) -> int:
+        return _syscall(self._seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, described)
+
+
+def call_filter() -> CallFilter | None:
+    """The filter of this machine's system calls; None where it, or its kernel, is not one that we know."""
+    machine = os.uname().machine
+    if _libc is None or machine not in CALLS or sys.maxsize < 1 << 32:  # a small Python on a large machine
+        return None
+    found = CallFilter(machine)
+    return found if found.is_known() else None
+
+
+def _load(offset: int) -> bytes:
+    """Look at 32 bits: at 0 is the call's number, at 4 the machine, from 16 arguments of 8 bytes each."""
+    return struct.pack("HBBI", 0x20, 0, 0, offset)
+
+
+def _jump(code: int, value: int, then: int, otherwise: int) -> bytes:
+    """Compare what was looked at, and leave out so many steps."""
+    return struct.pack("HBBI", code, then, otherwise, value)
+
+
+def _return(verdict: int) -> bytes:
+    return struct.pack("HBBI", 0x06, 0, 0, verdict)
+
+
+def _require(offset: int, value: int) -> list[bytes]:
+    return [_load(offset), _jump(JUMP_IF_EQUAL, value, 1, 0), _return(REFUSE)]
 
 
 def check(result: int) -> int:

@@ -9,6 +9,7 @@ import fcntl
 import itertools
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["Temporary", "remove_leftovers", "remove_tree"]
@@ -26,7 +27,15 @@ class Temporary:
         self.base, self._lock = _make_base()
 
     def make(self, user: tuple[int, int] | None) -> str:
-        """A new folder that is `user`'s alone (user and group id; None: this process's own)."""
+        """A new folder that is `user`'s alone (user and group id; None: this process's own).
+
+        Raises `OSError` if the machine has no room for it.
+        """
+        if _is_at(self.base, self._lock):
+            _let_through(self._lock)
+        else:  # a function that is the same user has removed it
+            os.close(self._lock)
+            self.base, self._lock = _make_base()
         folder = tempfile.mkdtemp(dir=self.base)
         if user is not None:
             os.chown(folder, *user)
@@ -38,55 +47,87 @@ class Temporary:
             os.rmdir(folder)  # noqa: PTH106 - it is on the way of each worker's end
         except FileNotFoundError:
             return True
+        except NotADirectoryError:  # a link or a file, which its function has put in its place
+            with suppress(OSError):
+                os.unlink(folder)  # noqa: PTH108 - as above
+            return True
         except OSError:
-            # A worker of the same user may begin before the folder is gone.
-            if os.geteuid() == 0:
-                os.chown(folder, 0, 0)
-            os.chmod(folder, 0o700)  # noqa: PTH101
+            with suppress(OSError):
+                _take_over(folder)
             return False
         return True
 
     def close(self) -> None:
         """Remove the base, if all that was in it is gone."""
-        try:
+        with suppress(OSError):
             Path(self.base).rmdir()
-        except OSError:
-            return
 
 
 def _make_base() -> tuple[str, int]:
     while True:
         base = tempfile.mkdtemp(prefix=PREFIX)
-        lock = os.open(base, FOLDER)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.geteuid() == 0:
-            os.fchmod(lock, 0o711)  # workers of another user have to get through
         try:
-            if os.path.samestat(os.fstat(lock), os.lstat(base)):
-                return base, lock
+            lock = os.open(base, FOLDER)
         except FileNotFoundError:  # taken for a leftover before it was locked
-            pass
+            continue
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _let_through(lock)
+        if _is_at(base, lock):
+            return base, lock
         os.close(lock)
+
+
+def _is_at(path: str, opened: int) -> bool:
+    """Whether this is still the path of what was opened."""
+    try:
+        return os.path.samestat(os.fstat(opened), os.lstat(path))
+    except OSError:
+        return False
+
+
+def _let_through(base: int) -> None:
+    """Workers of another user have to get through the base; nobody else has to."""
+    os.fchmod(base, 0o711 if os.geteuid() == 0 else 0o700)
+
+
+def _take_over(folder: str) -> None:
+    """Make a folder root's own: a worker of the same user may begin before it is gone. Follows no link."""
+    if os.geteuid() != 0:
+        return
+    opened = os.open(folder, FOLDER)
+    try:
+        os.fchown(opened, 0, 0)
+        os.fchmod(opened, 0o700)
+    finally:
+        os.close(opened)
 
 
 def remove_leftovers() -> None:
     """Remove the bases of guards that were killed, if they are this user's."""
-    found = Path(tempfile.gettempdir()).glob(f"{PREFIX}*")
-    for base in itertools.islice(found, LEFTOVERS_MAX):
+    own = filter(_is_own, Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
+    for base in itertools.islice(own, LEFTOVERS_MAX):
         try:
             _remove_leftover(base)
-        except OSError:  # in use, another user's, or gone by now
+        except OSError:  # in use, or gone by now
             continue
+
+
+def _is_own(base: Path) -> bool:
+    try:
+        return base.lstat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _remove_leftover(base: Path) -> None:
     lock = os.open(base, FOLDER)
     try:
-        if os.fstat(lock).st_uid != os.geteuid():
-            return
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for folder in base.iterdir():
-            remove_tree(str(folder))
+        for name, is_folder in _some(lock):
+            if is_folder:
+                remove_tree(str(base / name))
+            else:  # a function has put it there
+                os.unlink(name, dir_fd=lock)
         base.rmdir()
     finally:
         os.close(lock)

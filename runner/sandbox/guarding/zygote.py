@@ -10,7 +10,8 @@ runs user code itself: a worker does, in a process and session of its own.
 Messages are lines of JSON. From the runner: `{"op": "spawn", "worker", "row", "user", "processes_max",
 "memory_mib", "command"}` with three descriptors (channel, stdout, stderr), and `{"op": "kill",
 "worker"}`. To the runner: `{"ready", "landlock"}` once, then `{"worker", "pid"}` and `{"worker", "status",
-"killed"}`. A worker with a `command` becomes that program; one without is Python, forked from here.
+"killed"}`, which comes alone for one that could not be forked. A worker with a `command` becomes that
+program; one without is Python, forked from here.
 
 A worker's environment comes on its own channel, before anything else: what stood in this process's memory
 could be found by every worker that is forked from it later.
@@ -29,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -222,23 +224,38 @@ class Guard:
                 self.kill(worker)
 
     def spawn(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        """Fork a worker."""
-        folder = self.temporary.make(message["user"])
-        guard = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                self.become_worker(message, descriptors, folder, guard)
-            except OSError as error:
-                os.write(2, f"The worker cannot be confined: {error.strerror}.\n".encode())
-            finally:
-                os._exit(70)  # whatever happened, a worker never returns into the guard's loop
-        for descriptor in descriptors:
-            os.close(descriptor)
+        """Fork a worker. That the machine has no room for one is this worker's misfortune alone."""
+        try:
+            folder = self.temporary.make(message["user"])
+            pid = self.fork(message, descriptors, folder)
+        except OSError as error:
+            say(f"A worker cannot be started: {error.strerror}.")
+            self.tell({"worker": message["worker"], "status": 0, "killed": "guard"})
+            return
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
         # What Python's own limit does to a heap, it does not to one that is reserved in large pieces.
         memory_bytes_max = message["memory_mib"] * MIB if message["command"] else None
         self.workers[pid] = Worker(message["worker"], pid, message["row"], folder, memory_bytes_max)
         self.tell({"worker": message["worker"], "pid": pid})
+
+    def fork(self, message: dict[str, Any], descriptors: list[int], folder: str) -> int:
+        """The process that becomes the worker. Raises `OSError`, and then the folder is gone again."""
+        guard = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError:
+            self.temporary.is_removed(folder)
+            raise
+        if pid == 0:
+            try:
+                self.become_worker(message, descriptors, folder, guard)
+            except OSError as error:
+                say(f"The worker cannot be confined: {error.strerror}.")
+            finally:
+                os._exit(70)  # whatever happened, a worker never returns into the guard's loop
+        return pid
 
     def become_worker(self, message: dict[str, Any], descriptors: list[int], folder: str, guard: int) -> None:
         """In the child: leave everything of the guard behind, then serve."""
@@ -285,12 +302,20 @@ class Guard:
             self.sweep(lambda: temporary.remove_tree(folder))
 
     def sweep(self, work: Callable[[], None]) -> None:
-        """Do something in a process of its own."""
-        pid = os.fork()
+        """Do something in a process of its own, which ends with this one: the next guard finds the rest."""
+        guard = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            say(f"Temporary folders stay for now: {error.strerror}.")
+            return
         if pid == 0:
             try:
                 self.control.close()  # or the runner would not see the guard's end
-                work()
+                prctl(confinement.PR_SET_NO_NEW_PRIVS, 1)  # by which the runner knows what a guard has left
+                prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+                if os.getppid() == guard:
+                    work()
             finally:
                 os._exit(0)
         self.sweepers.add(pid)
@@ -309,6 +334,12 @@ class Guard:
                 break
             time.sleep(0.005)
         self.temporary.close()
+
+
+def say(sentence: str) -> None:
+    """Say something to whoever reads standard error, if that can be written to."""
+    with suppress(OSError):
+        os.write(2, f"{sentence}\n".encode())
 
 
 def read_environment(channel: int) -> dict[str, str]:
@@ -348,7 +379,7 @@ def become(command: list[str]) -> None:
     try:
         os.execve(command[0], command, os.environ)  # noqa: S606 - no shell is what is wanted
     except OSError as error:
-        os.write(2, f"{command[0]} cannot be started: {error.strerror}.\n".encode())
+        say(f"{command[0]} cannot be started: {error.strerror}.")
         os._exit(127)
 
 
