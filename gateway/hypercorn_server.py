@@ -1,9 +1,10 @@
-"""Hypercorn without five habits that it has no settings for.
+"""Hypercorn without six habits that it has no settings for.
 
 It switches to HTTP/2 on a connection in the clear if a request asks for it. Proxies that pass such a request
 on let everything after it pass unseen, and what is then no HTTP/2 ends in a traceback. It keeps a connection
 whose client has gone until the idle timeout. It waits for ever for a client that reads nothing. It takes any
-number of connections. And to refuse a request costs it as much as to serve it.
+number of connections. To refuse a request costs it as much as to serve it. And it waits for ever to tell an
+application that has ended that its client is gone, if that one has sent much that nobody has read.
 """
 
 import asyncio
@@ -45,6 +46,19 @@ class _Http1(H11Protocol):
             await super().handle(event)
         finally:
             self.connection_state = usual
+
+    async def _close_stream(self) -> None:
+        """Drop what has come of a request that is answered: nobody reads it any more.
+
+        What comes waits in a queue of few places, and so does the word that it is over. Once the answer has
+        begun nobody may be there who makes room in it; in particular not whoever comes here from `send`.
+        """
+        put = getattr(self.stream, "app_put", None)
+        if put is not None and self.connection.our_state is not h11.SEND_RESPONSE:
+            queue: asyncio.Queue[object] = put.__self__
+            while not queue.empty():
+                queue.get_nowait()
+        await super()._close_stream()
 
     @property
     def _is_idle(self) -> bool:
