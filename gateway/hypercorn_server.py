@@ -14,7 +14,7 @@ import h11
 import hypercorn.asyncio.run
 import hypercorn.protocol
 from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.events import Event, RawData
+from hypercorn.events import Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ConnectionState
 
@@ -73,6 +73,7 @@ class _Http1(H11Protocol):
 class _Connection(TCPServer):
     most: ClassVar[int]
     open: ClassVar[int] = 0
+    _is_read = True
 
     async def run(self) -> None:
         if _Connection.open >= _Connection.most:
@@ -86,9 +87,12 @@ class _Connection(TCPServer):
 
     async def _read_data(self) -> None:
         await super()._read_data()
+        self._is_read = False
         await self.idle_task.stop()  # the client has gone: nobody is waited for
 
     async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, Updated) and not self._is_read:
+            return  # an answer that came too late: no further request does
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return

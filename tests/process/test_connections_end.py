@@ -11,7 +11,9 @@ import pytest
 import tests.process.gateway_rig
 from gateway.body import BodyLimits
 from gateway.hypercorn_server import _Connection
-from tests.process.gateway_rig import PREFIX, Rig, open_rig
+from quarterhour.invocation import Invocation
+from quarterhour.reply import Reply
+from tests.process.gateway_rig import PREFIX, Rig, answered, function, open_rig
 from tests.waiting import eventually
 
 ORIGIN = "https://app.example.com"
@@ -74,4 +76,23 @@ async def test_whoever_leaves_unread_what_he_sent_is_gone(rig: Rig, request_line
         for _ in range(turns):
             await asyncio.sleep(0.001)
         reset(writer)
+    await nothing_left(rig)
+
+
+async def test_an_answer_to_whoever_has_gone_keeps_no_connection(rig: Rig) -> None:
+    begun, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(_: Invocation) -> Reply:
+        begun.release()
+        await go_on.wait()
+        return answered()
+
+    await rig.announce(function("slow"))
+    await rig.runner("runner-2", "slow", handler=slow)
+    for _ in range(3):
+        _, writer = await open_with(rig, f"POST {PREFIX}/slow", b"0\r\n\r\n")
+        await begun.acquire()
+        reset(writer)
+    await rig.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    go_on.set()
     await nothing_left(rig)
