@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from gateway.asgi import Receive, Scope
+from gateway.asgi import Receive
 from gateway.problems import Code, Problem
 from gateway.request import Head
 from quarterhour.body import Claim
@@ -87,7 +87,6 @@ class Incoming:
 
     def __init__(
         self,
-        scope: Scope,
         head: Head,
         receive: Receive,
         limits: BodyLimits,
@@ -104,8 +103,7 @@ class Incoming:
         self._held_bytes = 0
         self._size_bytes = 0
         self._ends_at = 0.0
-        # In HTTP/1 a request without a length has no body; later versions need not tell beforehand.
-        self.unread = head.has_body or not scope["http_version"].startswith("1")
+        self.unread = head.has_body
 
     async def read(self, bytes_max: int, keep: Keep) -> bytes | Claim | Problem | None:
         """The whole body, None if the request has none, or what is wrong with it.
@@ -130,8 +128,7 @@ class Incoming:
                 return await keep(self._passed_on(chunks))
         except _BadBodyError as bad:
             return bad.problem
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        return body if body or self._head.has_body else None
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def release(self) -> None:
         """What was read is held no more."""

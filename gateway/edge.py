@@ -75,7 +75,7 @@ class Edge:
             head=head,
             raw_path=raw_path,
             destination=whose if isinstance(whose, Destination) else None,
-            incoming=self._incoming(scope, head, receive),
+            incoming=self._incoming(head, receive),
             receive=receive,
             send=send,
         )
@@ -122,12 +122,10 @@ class Edge:
             return Problem(code=Code.NOT_READY, detail=NOT_READ)
         return functions.routes.find(scope["raw_path"], scope["method"]) if functions.routes else None
 
-    def _incoming(self, scope: Scope, head: Head, receive: Receive) -> Incoming:
+    def _incoming(self, head: Head, receive: Receive) -> Incoming:
         rooms = self._rooms
         inline_bytes_max = min(INLINE_BYTES_MAX, rooms.broker.body_bytes_max)
-        return Incoming(
-            scope, head, receive, rooms.body, memory=rooms.memory, inline_bytes_max=inline_bytes_max
-        )
+        return Incoming(head, receive, rooms.body, memory=rooms.memory, inline_bytes_max=inline_bytes_max)
 
 
 def _closing(send: Send) -> Send:

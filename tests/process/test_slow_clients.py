@@ -78,12 +78,7 @@ async def test_there_are_no_more_connections_than_may_be(monkeypatch: pytest.Mon
 
 
 async def test_a_body_that_comes_byte_by_byte_has_an_end() -> None:
-    scope = {
-        "http_version": "1.1",
-        "raw_path": b"/",
-        "query_string": b"",
-        "headers": [(b"content-length", b"9999")],
-    }
+    scope = {"raw_path": b"/", "query_string": b"", "headers": [(b"content-length", b"9999")]}
 
     async def receive() -> dict[str, Any]:
         await asyncio.sleep(0.02)
@@ -91,7 +86,7 @@ async def test_a_body_that_comes_byte_by_byte_has_an_end() -> None:
 
     limits = BodyLimits(silence_s=0.2, whole_s=0.3)
     memory = Memory(100_000)
-    incoming = Incoming(scope, read_head(scope), receive, limits, memory=memory, inline_bytes_max=10_000)
+    incoming = Incoming(read_head(scope), receive, limits, memory=memory, inline_bytes_max=10_000)
     async with asyncio.timeout(3):
         problem = await incoming.read(10_000, keep=AsyncMock())
     assert isinstance(problem, Problem)
