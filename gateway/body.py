@@ -6,7 +6,6 @@ A large body is never held whole: it is passed on as it comes, and all that is h
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from gateway.asgi import Receive
 from gateway.problems import Code, Problem
 from gateway.request import Head
-from quarterhour.body import Claim
+from quarterhour.body import PIECE_BYTES_MAX, Claim
 
 __all__ = ["BodyLimits", "Incoming", "Keep", "Memory"]
 
@@ -118,17 +117,17 @@ class Incoming:
             return _too_large(bytes_max)
         self._bytes_max = bytes_max
         self._ends_at = asyncio.get_running_loop().time() + self._limits.whole_s
-        chunks: deque[bytes] = deque()
+        held = bytearray()  # and no list of chunks: those of a byte or two take thirty times their size
         try:
             more = True
             while more and self._size_bytes <= self._inline_bytes_max:
                 chunk, more = await self._next()
-                chunks.append(chunk)
+                held += chunk
             if self._size_bytes > self._inline_bytes_max:
-                return await keep(self._passed_on(chunks))
+                return await keep(self._passed_on(held))
         except _BadBodyError as bad:
             return bad.problem
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return bytes(held)
 
     def release(self) -> None:
         """What was read is held no more."""
@@ -136,10 +135,11 @@ class Incoming:
             self._memory.give_back(self._held_bytes)
             self._held_bytes = 0
 
-    async def _passed_on(self, chunks: deque[bytes]) -> AsyncIterator[bytes]:
+    async def _passed_on(self, held: bytearray) -> AsyncIterator[bytes]:
         """What has come already, and the rest as it comes."""
-        while chunks:
-            yield chunks.popleft()
+        while held:
+            yield bytes(held[:PIECE_BYTES_MAX])
+            del held[:PIECE_BYTES_MAX]
         more = self.unread
         while more:
             chunk, more = await self._next()
