@@ -15,9 +15,11 @@ from gateway.problems import Code, Problem
 from gateway.request import Head
 from quarterhour.body import PIECE_BYTES_MAX, Claim
 
-__all__ = ["BodyLimits", "Incoming", "Keep", "Memory"]
+__all__ = ["SMALL_BYTES_MAX", "BodyLimits", "Incoming", "Keep", "Memory"]
 
 Keep = Callable[[AsyncIterator[bytes]], Awaitable[Claim]]
+
+SMALL_BYTES_MAX = 16 * 1024
 
 _DIGITS_MAX = 15
 
@@ -38,7 +40,14 @@ class BodyLimits:
 
 
 class Memory:
-    """How many bytes of bodies the gateway holds, all requests together, and may hold at most."""
+    """How many bytes of bodies the gateway holds, all requests together, and may hold at most.
+
+    A body of up to `SMALL_BYTES_MAX` is not counted. Whoever sends half a body and then waits holds it for as
+    long as the limits of time allow: a few hundred such clients could have everybody else refused who sends a
+    body. A part that is kept for small ones would only take some more of them. So what most requests send is
+    never refused for others' sake; it has a bound all the same, since there are only so many connections, and
+    each may take four times as much for its headers.
+    """
 
     __slots__ = ("_left_bytes",)
 
@@ -171,14 +180,16 @@ class Incoming:
 
     def _hold(self, size_bytes: int) -> None:
         """Count what is held; of a body that is passed on, no more is on its way than was held at first."""
-        if self._size_bytes - size_bytes > self._inline_bytes_max or not size_bytes:
+        before_bytes = self._size_bytes - size_bytes
+        if before_bytes > self._inline_bytes_max or self._size_bytes <= SMALL_BYTES_MAX:
             return
-        if not self._memory.take(size_bytes):
+        more_bytes = self._size_bytes - self._held_bytes
+        if not self._memory.take(more_bytes):
             detail = (
                 "The gateway holds as many bytes of other requests' bodies as it may. Nothing was started."
             )
             raise _BadBodyError(Problem(code=Code.TOO_MANY_BODIES, detail=detail))
-        self._held_bytes += size_bytes
+        self._held_bytes += more_bytes
 
     async def drain(self) -> None:
         """Read what is left and drop it, until its end or a limit."""
