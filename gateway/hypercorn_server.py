@@ -1,10 +1,11 @@
-"""Hypercorn without six habits that it has no settings for.
+"""Hypercorn without seven habits that it has no settings for.
 
 It switches to HTTP/2 on a connection in the clear if a request asks for it. Proxies that pass such a request
 on let everything after it pass unseen, and what is then no HTTP/2 ends in a traceback. It keeps a connection
 whose client has gone until the idle timeout. It waits for ever for a client that reads nothing. It takes any
-number of connections. To refuse a request costs it as much as to serve it. And it waits for ever to tell an
-application that has ended that its client is gone, if that one has sent much that nobody has read.
+number of connections. To refuse a request costs it as much as to serve it. It waits for ever to tell an
+application that has ended that its client is gone, if that one has sent much that nobody has read. And it
+stays connected for ever to whoever it has refused a WebSocket.
 """
 
 import asyncio
@@ -13,9 +14,12 @@ from typing import ClassVar
 import h11
 import hypercorn.asyncio.run
 import hypercorn.protocol
+import hypercorn.protocol.h11
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.events import Event, RawData, Updated
+from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import ConnectionState
 
 from gateway.shedding import WEIGHED, Shedding, plain_request
@@ -70,6 +74,14 @@ class _Http1(H11Protocol):
         """Switch to nothing: what asks for h2c is answered as if it had not, as RFC 9110 (7.8) has it."""
 
 
+class _WebSocket(WSStream):
+    """None, since the gateway speaks HTTP alone."""
+
+    async def _send_error_response(self, status_code: int) -> None:
+        await super()._send_error_response(status_code)
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
+
 class _Connection(TCPServer):
     most: ClassVar[int]
     open: ClassVar[int] = 0
@@ -109,3 +121,4 @@ def mend_hypercorn(connections_max: int, shedding: Shedding) -> None:
     _Http1.shedding = shedding
     hypercorn.asyncio.run.TCPServer = _Connection  # type: ignore[attr-defined]
     hypercorn.protocol.H11Protocol = _Http1  # type: ignore[attr-defined]
+    hypercorn.protocol.h11.WSStream = _WebSocket  # type: ignore[attr-defined]

@@ -26,6 +26,7 @@ PLACES = 10  # in Hypercorn's queue between a connection and the application
 async def rig(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     short = BodyLimits(silence_s=0.3, whole_s=0.5, drain_silence_s=0.1, drain_s=0.2)
     monkeypatch.setattr(tests.process.gateway_rig, "QUICK", short)
+    monkeypatch.setattr(_Connection, "open", 0)  # whatever others have left
     async with open_rig("hypercorn", cors_origins=(ORIGIN,)) as rig:
         yield rig
 
@@ -95,4 +96,18 @@ async def test_an_answer_to_whoever_has_gone_keeps_no_connection(rig: Rig) -> No
         reset(writer)
     await rig.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     go_on.set()
+    await nothing_left(rig)
+
+
+@pytest.mark.parametrize(
+    "key", ["", "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"]
+)
+@pytest.mark.parametrize("after", [b"", b"x"])
+async def test_what_is_refused_as_no_websocket_is_cut_off(rig: Rig, key: str, after: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\n"
+    writer.write(f"GET {PREFIX}/hello HTTP/1.1\r\nHost: x\r\n{upgrade}{key}\r\n".encode() + after)
+    answer = await asyncio.wait_for(reader.read(), 10)
+    assert answer.split()[1] in {b"400", b"403"}
+    writer.close()
     await nothing_left(rig)
