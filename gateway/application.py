@@ -100,11 +100,11 @@ class Gateway:
                 memory=Memory(settings.body_memory_bytes_max),
                 stopping=self._stopping,
                 header_bytes_max=settings.header_bytes_max,
+                cors=Cors(settings.cors_origins),
                 body=body,
             ),
         )
-        outermost = Cors(edge, settings.cors_origins) if settings.cors_origins else edge
-        app.asgi_app = outermost  # type: ignore[method-assign, assignment]
+        app.asgi_app = edge  # type: ignore[method-assign, assignment]
         return app
 
     def _invoker(self, settings: GatewaySettings, access: Access) -> Invoker:

@@ -6,19 +6,20 @@ A large body is never held whole: it is passed on as it comes, and all that is h
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from gateway.asgi import Receive, Scope
+from gateway.asgi import Receive
 from gateway.problems import Code, Problem
 from gateway.request import Head
-from quarterhour.body import Claim
+from quarterhour.body import PIECE_BYTES_MAX, Claim
 
-__all__ = ["BodyLimits", "Incoming", "Keep", "Memory"]
+__all__ = ["SMALL_BYTES_MAX", "BodyLimits", "Incoming", "Keep", "Memory"]
 
 Keep = Callable[[AsyncIterator[bytes]], Awaitable[Claim]]
+
+SMALL_BYTES_MAX = 16 * 1024
 
 _DIGITS_MAX = 15
 
@@ -39,7 +40,14 @@ class BodyLimits:
 
 
 class Memory:
-    """How many bytes of bodies the gateway holds, all requests together, and may hold at most."""
+    """How many bytes of bodies the gateway holds, all requests together, and may hold at most.
+
+    A body of up to `SMALL_BYTES_MAX` is not counted. Whoever sends half a body and then waits holds it for as
+    long as the limits of time allow: a few hundred such clients could have everybody else refused who sends a
+    body. A part that is kept for small ones would only take some more of them. So what most requests send is
+    never refused for others' sake; it has a bound all the same, since there are only so many connections, and
+    each may take four times as much for its headers.
+    """
 
     __slots__ = ("_left_bytes",)
 
@@ -87,7 +95,6 @@ class Incoming:
 
     def __init__(
         self,
-        scope: Scope,
         head: Head,
         receive: Receive,
         limits: BodyLimits,
@@ -104,8 +111,7 @@ class Incoming:
         self._held_bytes = 0
         self._size_bytes = 0
         self._ends_at = 0.0
-        # In HTTP/1 a request without a length has no body; later versions need not tell beforehand.
-        self.unread = head.has_body or not scope["http_version"].startswith("1")
+        self.unread = head.has_body
 
     async def read(self, bytes_max: int, keep: Keep) -> bytes | Claim | Problem | None:
         """The whole body, None if the request has none, or what is wrong with it.
@@ -120,18 +126,17 @@ class Incoming:
             return _too_large(bytes_max)
         self._bytes_max = bytes_max
         self._ends_at = asyncio.get_running_loop().time() + self._limits.whole_s
-        chunks: deque[bytes] = deque()
+        held = bytearray()  # and no list of chunks: those of a byte or two take thirty times their size
         try:
             more = True
             while more and self._size_bytes <= self._inline_bytes_max:
                 chunk, more = await self._next()
-                chunks.append(chunk)
+                held += chunk
             if self._size_bytes > self._inline_bytes_max:
-                return await keep(self._passed_on(chunks))
+                return await keep(self._passed_on(held))
         except _BadBodyError as bad:
             return bad.problem
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        return body if body or self._head.has_body else None
+        return bytes(held)
 
     def release(self) -> None:
         """What was read is held no more."""
@@ -139,10 +144,11 @@ class Incoming:
             self._memory.give_back(self._held_bytes)
             self._held_bytes = 0
 
-    async def _passed_on(self, chunks: deque[bytes]) -> AsyncIterator[bytes]:
+    async def _passed_on(self, held: bytearray) -> AsyncIterator[bytes]:
         """What has come already, and the rest as it comes."""
-        while chunks:
-            yield chunks.popleft()
+        while held:
+            yield bytes(held[:PIECE_BYTES_MAX])
+            del held[:PIECE_BYTES_MAX]
         more = self.unread
         while more:
             chunk, more = await self._next()
@@ -174,14 +180,16 @@ class Incoming:
 
     def _hold(self, size_bytes: int) -> None:
         """Count what is held; of a body that is passed on, no more is on its way than was held at first."""
-        if self._size_bytes - size_bytes > self._inline_bytes_max or not size_bytes:
+        before_bytes = self._size_bytes - size_bytes
+        if before_bytes > self._inline_bytes_max or self._size_bytes <= SMALL_BYTES_MAX:
             return
-        if not self._memory.take(size_bytes):
+        more_bytes = self._size_bytes - self._held_bytes
+        if not self._memory.take(more_bytes):
             detail = (
                 "The gateway holds as many bytes of other requests' bodies as it may. Nothing was started."
             )
             raise _BadBodyError(Problem(code=Code.TOO_MANY_BODIES, detail=detail))
-        self._held_bytes += size_bytes
+        self._held_bytes += more_bytes
 
     async def drain(self) -> None:
         """Read what is left and drop it, until its end or a limit."""

@@ -1,13 +1,13 @@
-"""CORS: web pages of other origins that may call functions and the API. A layer, and only there if it is set.
+"""CORS: web pages of other origins that may call functions and the API.
 
 Pages send what they have to say in headers, an API key for one: cookies are never allowed along. A function
-that speaks of CORS itself is left alone. (https://fetch.spec.whatwg.org/#http-cors-protocol)
+that speaks of CORS itself is left alone. Paths are asked about here as the edge has read them.
+(https://fetch.spec.whatwg.org/#http-cors-protocol)
 """
 
 from collections.abc import Collection
 
-from gateway.asgi import Answer, App, HeaderPairs, Message, Receive, Scope, Send, values_of
-from gateway.response import wire_headers
+from gateway.asgi import Answer, HeaderPairs, Message, Scope, Send, values_of
 from quarterhour.route import is_gateways
 
 __all__ = ["Cors"]
@@ -20,25 +20,26 @@ _EXPOSED = b"location, retry-after, x-nf-request-id"
 
 
 class Cors:
-    """An ASGI application: `inner`, whose answers pages of these origins may read. `*` is all origins."""
+    """What pages of these origins are told; `*` is all origins, and without any nobody is told anything."""
 
-    def __init__(self, inner: App, origins: Collection[str]) -> None:
-        self._inner = inner
+    def __init__(self, origins: Collection[str]) -> None:
+        self._any = bool(origins)
         self._all = "*" in origins
         self._origins = frozenset(origin.encode() for origin in origins)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http" or not _is_shared(scope["path"]):
-            await self._inner(scope, receive, send)
-            return
-        if _is_preflight(scope):
-            # Whether or not there is such a function: it has no key with it, and must not learn that.
-            answer = Answer(status=204, headers=self._preflight_headers(scope))
-            headers = wire_headers(answer, request_id=None)
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            await send({"type": "http.response.body", "body": b""})
-            return
+    def preflight(self, scope: Scope) -> Answer | None:
+        """The answer to a browser that asks whether a page may send a request; None if it does not ask that.
+
+        Whether or not there is such a function: the question has no key with it, and must not learn that.
+        """
+        if not _is_preflight(scope) or not self._is_shared(scope["path"]):
+            return None
+        return Answer(status=204, headers=self._preflight_headers(scope))
+
+    def readable(self, scope: Scope, send: Send) -> Send:
+        """`send`, so that pages may read the answer to this request, if they may."""
+        if not self._is_shared(scope["path"]) or _is_preflight(scope):
+            return send
         added = self._answer_headers(scope)
 
         async def send_more(message: Message) -> None:
@@ -48,7 +49,11 @@ class Cors:
                     message = {**message, "headers": [*headers, *added]}
             await send(message)
 
-        await self._inner(scope, receive, send_more)
+        return send_more
+
+    def _is_shared(self, path: str) -> bool:
+        """Whether pages may be let in: at functions and the API."""
+        return self._any and (not is_gateways(path) or path.startswith("/v1/"))
 
     def _allowed(self, scope: Scope) -> bytes | None:
         """What `Access-Control-Allow-Origin` has to say to the page that asks, None for nothing."""
@@ -76,11 +81,6 @@ class Cors:
             (b"access-control-max-age", b"%d" % _PREFLIGHT_KEPT_S),
             vary,
         )
-
-
-def _is_shared(path: str) -> bool:
-    """Whether pages may be let in: at functions and the API."""
-    return not is_gateways(path) or path.startswith("/v1/")
 
 
 def _is_preflight(scope: Scope) -> bool:

@@ -6,14 +6,14 @@ or Quart's. It never decodes a path for a function, and never reads a body.
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import assert_never
 from urllib.parse import unquote
 
-from gateway.access import CALLER, Access
+from gateway.access import CALLER, Access, Caller
 from gateway.admission import NOT_READ
 from gateway.arrival import Arrival, send_answer
-from gateway.asgi import App, Message, Receive, Scope, Send
+from gateway.asgi import Answer, App, Message, Receive, Scope, Send
 from gateway.body import BodyLimits, Incoming, Memory
+from gateway.cors import Cors
 from gateway.directory import Functions
 from gateway.invoking import Invoker
 from gateway.problems import Code, Problem, problem_answer
@@ -25,8 +25,6 @@ from quarterhour.ids import MakeId, new_id
 from quarterhour.route import is_gateways
 
 __all__ = ["Edge", "EdgeRooms"]
-
-_CLOSED_BY_HEADER = ("1.0", "1.1")  # HTTP/2 has another way, which is the server's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +41,7 @@ class EdgeRooms:
     memory: Memory
     stopping: asyncio.Event
     header_bytes_max: int
+    cors: Cors
     body: BodyLimits = field(default_factory=BodyLimits)
     make_id: MakeId = new_id
 
@@ -59,45 +58,53 @@ class Edge:
         if scope["type"] != "http":
             await self._not_http(scope, receive, send)
             return
-        if self._rooms.stopping.is_set() and scope["http_version"] in _CLOSED_BY_HEADER:
-            send = _closing(send)
         head = read_head(scope)
         raw_path = origin_form(scope["raw_path"])
-        problem = bad_head(head, scope, raw_path, self._rooms.header_bytes_max)
-        destination = None
-        if problem is None and not is_invocation(raw_path):
+        if not is_invocation(raw_path):
             scope = _with_path(scope, raw_path)
-            found = self._destination(scope)
-            match found:
-                case None:
-                    caller = self._rooms.access.to_the_rest(scope, head)
-                    if not isinstance(caller, Problem):
-                        await self._inner({**scope, CALLER: caller}, receive, send)
-                        return
-                    problem = caller
-                case Problem():
-                    problem = self._rooms.access.to_some_function(head) or found
-                case Destination():
-                    destination = found
-                case _:
-                    assert_never(found)
+        send = self._rooms.cors.readable(scope, send)
+        if self._rooms.stopping.is_set():
+            send = _closing(send)
+        whose = self._whose(scope, head, raw_path)
+        if isinstance(whose, Caller):
+            await self._inner({**scope, CALLER: whose}, receive, send)
+            return
         request = Arrival(
             id=self._rooms.make_id(),
             scope=scope,
             head=head,
             raw_path=raw_path,
-            destination=destination,
-            incoming=self._incoming(scope, head, receive),
+            destination=whose if isinstance(whose, Destination) else None,
+            incoming=self._incoming(head, receive),
             receive=receive,
             send=send,
         )
         try:
-            if problem is None:
-                await self._rooms.invoker.serve(request)
+            if isinstance(whose, Answer):
+                await send_answer(whose, request)
             else:
-                await send_answer(problem_answer(problem), request)
+                await self._rooms.invoker.serve(request)
         finally:
             request.incoming.release()
+
+    def _whose(self, scope: Scope, head: Head, raw_path: bytes) -> Answer | Caller | Destination | None:
+        """Its answer if it goes no further, who asks if it is Quart's, or a function's route (None: by name).
+
+        What a browser asks for a page (CORS) is checked first as well: it may be as malformed as any request.
+        """
+        rooms = self._rooms
+        if problem := bad_head(head, scope, raw_path, rooms.header_bytes_max):
+            return problem_answer(problem)
+        if preflight := rooms.cors.preflight(scope):
+            return preflight
+        if is_invocation(raw_path):
+            return None
+        found: Caller | Destination | Problem | None = self._destination(scope)
+        if found is None:
+            found = rooms.access.to_the_rest(scope, head)
+        elif isinstance(found, Problem):
+            found = rooms.access.to_some_function(head) or found
+        return problem_answer(found) if isinstance(found, Problem) else found
 
     async def _not_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -115,12 +122,10 @@ class Edge:
             return Problem(code=Code.NOT_READY, detail=NOT_READ)
         return functions.routes.find(scope["raw_path"], scope["method"]) if functions.routes else None
 
-    def _incoming(self, scope: Scope, head: Head, receive: Receive) -> Incoming:
+    def _incoming(self, head: Head, receive: Receive) -> Incoming:
         rooms = self._rooms
         inline_bytes_max = min(INLINE_BYTES_MAX, rooms.broker.body_bytes_max)
-        return Incoming(
-            scope, head, receive, rooms.body, memory=rooms.memory, inline_bytes_max=inline_bytes_max
-        )
+        return Incoming(head, receive, rooms.body, memory=rooms.memory, inline_bytes_max=inline_bytes_max)
 
 
 def _closing(send: Send) -> Send:

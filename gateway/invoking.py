@@ -137,6 +137,12 @@ class Invoker:
     async def _read(
         self, manifest: Manifest, request: Arrival, due_at: float | None
     ) -> bytes | Claim | Problem | None:
+        """The body, once all of it has come.
+
+        Whoever still sends is not under way. A client takes as long as it likes for that, so that a few slow
+        ones would have everybody else refused; what they cost is bounded by their connections and the memory
+        of bodies. But any number may be sending, and done at once: so there has to be room in the end, too.
+        """
         rooms = self._rooms
         request.digest = None if request.key is None else hashlib.sha256()
 
@@ -146,16 +152,22 @@ class Invoker:
                 request.id, manifest, chunks, delay_s=delay_s, digest=request.digest
             )
 
+        rooms.pressure.under_way -= 1
         try:
             body = await request.incoming.read(self._settings.request_bytes_max, keep)
         except BrokerUnavailable as error:
             log.warning("body_not_stored", function=manifest.name, why=str(error))
             detail = f"{error} Nothing was started or queued."
             return Problem(code=Code.BROKER_UNAVAILABLE, detail=detail)
+        finally:
+            rooms.pressure.under_way += 1
+        overloaded = rooms.shedding.complaint(weighed=True)
         if isinstance(body, bytes) and request.digest is not None:
             request.digest.update(body)
-        if isinstance(body, Claim) and not manifest.background:
+        if isinstance(body, Claim) and (overloaded or not manifest.background):
             request.unwanted.append(body)
+        if overloaded and not isinstance(body, Problem):
+            return Problem(code=Code.OVERLOADED, detail=overloaded)
         return body
 
     def _invocation(

@@ -40,7 +40,7 @@ _METHOD_LENGTH_MAX = 64
 _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,126}\.?)(?::[0-9]{0,5})?"
 )
-_VERSIONS = frozenset({"1.0", "1.1", "2"})
+_VERSIONS = frozenset({"1.0", "1.1"})
 
 # Said by the gateway alone, or by Netlify's, so that functions believe them: a client's copies are dropped.
 _NOT_A_CLIENTS = frozenset(

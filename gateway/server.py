@@ -156,7 +156,6 @@ async def _hypercorn(
         # From TLS 1.2 on, which is Hypercorn's own; HTTP/1.1 alone, as Granian has it and the tests hold it.
         config.certfile, config.keyfile = str(settings.tls_cert), str(settings.tls_key)
         config.alpn_protocols = ["http/1.1"]
-    config.h2_max_header_list_size = 2 * settings.header_bytes_max + HEADER_ROOM_BYTES
     await serve_hypercorn(cast("Any", app), config, shutdown_trigger=stop.wait, mode="asgi")
 
 

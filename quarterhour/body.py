@@ -49,16 +49,15 @@ class Claim:
 
 async def pieces_of(chunks: AsyncIterator[bytes], size_bytes: int) -> AsyncIterator[bytes]:
     """The same bytes in pieces of just this size, the last one apart."""
-    waiting: list[bytes] = []
-    count = 0
+    waiting = bytearray()  # and no list of chunks: those of a byte or two take thirty times their size
     async for chunk in chunks:
         view = memoryview(chunk)
-        while count + len(view) >= size_bytes:
-            rest = size_bytes - count
-            yield b"".join((*waiting, view[:rest]))
-            view, waiting, count = view[rest:], [], 0
-        if view:
-            waiting.append(bytes(view))
-            count += len(view)
+        while len(waiting) + len(view) >= size_bytes:
+            rest = size_bytes - len(waiting)
+            waiting += view[:rest]
+            yield bytes(waiting)
+            waiting.clear()
+            view = view[rest:]
+        waiting += view
     if waiting:
-        yield b"".join(waiting)
+        yield bytes(waiting)

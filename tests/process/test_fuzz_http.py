@@ -24,9 +24,13 @@ AT_A_TIME = 50
 BATCHES = 200 if LONG else 4
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rigs() -> AsyncIterator[tuple[Rig, Rig]]:
-    async with open_rig("hypercorn") as one, open_rig("granian") as other:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[(), ("*",)], ids=["", "cors"])
+async def rigs(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Rig, Rig]]:
+    cors: tuple[str, ...] = request.param
+    async with (
+        open_rig("hypercorn", cors_origins=cors) as one,
+        open_rig("granian", cors_origins=cors) as other,
+    ):
         for rig in (one, other):
             await rig.announce(function("smuggled"))
         yield one, other
@@ -83,11 +87,19 @@ async def still_well(rigs: tuple[Rig, Rig]) -> None:
         assert answer.json["path"] == f"{PREFIX}/hello/canary"
 
 
+def preflight(data: bytes) -> bytes:
+    """The same from a browser that asks whether a page may send it."""
+    asks = b"\\1Origin: https://x.example\\1Access-Control-Request-Method: POST\\1"
+    return b"OPTIONS " + re.sub(rb"(?<=localhost)(\r?\n)", asks, data.partition(b" ")[2], count=1)
+
+
 async def test_nothing_is_smuggled(rigs: tuple[Rig, Rig], smuggled: list[FakeRunner]) -> None:
     for rig, runner in zip(rigs, smuggled, strict=True):
         taken = len(runner.taken)
-        came = await asyncio.gather(*(talk(rig.port, data) for data in SMUGGLING.values()))
-        for case, answers in zip(SMUGGLING, came, strict=True):
+        cases = [*SMUGGLING.items()]
+        cases += [(f"{case}, a preflight", preflight(data)) for case, data in SMUGGLING.items()]
+        came = await asyncio.gather(*(talk(rig.port, data) for _, data in cases))
+        for (case, _), answers in zip(cases, came, strict=True):
             assert complaint(answers, answers, alike=True) is None, case
             for _, path, _, body in seen(answers):
                 # Either all of it is the body, or the server stopped reading before it.

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import gateway.upkeep
+from gateway.body import SMALL_BYTES_MAX
 from quarterhour.body import INLINE_BYTES_MAX, BodyKind
 from quarterhour.broker.memory import MemoryBroker
 from quarterhour.broker.port import Key
@@ -130,10 +131,11 @@ async def test_bodies_that_are_held_have_a_bound_together(rig: Rig) -> None:
     async with asyncio.TaskGroup() as tasks:
         calls = [tasks.create_task(rig.client.post(f"{PREFIX}/one", content=held)) for _ in range(4)]
         await eventually(lambda: len(runner.taken) == 4, what="they are with the runner")
-        refused = await rig.client.post(BACKGROUND, content=b"x")
+        refused = await rig.client.post(BACKGROUND, content=bytes(SMALL_BYTES_MAX + 1))
         assert (refused.status_code, refused.json()["code"]) == (503, "too_many_bodies")
         assert int(refused.headers["retry-after"]) > 0
-        assert (await rig.client.post(BACKGROUND)).status_code == 202  # what has no body is no matter
+        for small in (None, b"x", bytes(SMALL_BYTES_MAX)):  # is no matter
+            assert (await rig.client.post(BACKGROUND, content=small)).status_code == 202
         go_on.set()
     assert [call.result().status_code for call in calls] == [200] * 4
     assert (await rig.client.post(BACKGROUND, content=held)).status_code == 202

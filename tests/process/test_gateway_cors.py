@@ -57,9 +57,27 @@ async def test_its_answers_may_be_read_by_the_pages_that_are_named(rig: Rig) -> 
             assert (cors(answer.headers), answer.headers["vary"]) == ({}, "origin")
 
 
-async def test_metrics_and_health_are_not_shared(rig: Rig) -> None:
-    for path in ("/metrics", "/healthz"):
-        assert cors((await rig.client.get(path, headers={"origin": APP})).headers) == {}
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/healthz", "//metrics", "//healthz", "http://x.example/healthz"]
+)
+async def test_metrics_and_health_are_not_shared_however_they_are_named(rig: Rig, path: str) -> None:
+    answer = await rig.raw(f"GET {path} HTTP/1.1\r\nHost: x\r\nOrigin: {APP}\r\n\r\n".encode())
+    assert b"access-control-" not in answer
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ("Host: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked", 400),
+        ("Host: x\r\nX-Filler: " + "a" * 100_000, 431),
+        ("Host: @@@", 400),
+    ],
+)
+async def test_the_question_is_checked_as_any_request_is(rig: Rig, wrong: str, status: int) -> None:
+    asks = "".join(f"{name}: {value}\r\n" for name, value in ASKS.items())
+    head = f"OPTIONS {PREFIX}/hello HTTP/1.1\r\nOrigin: {APP}\r\n{asks}{wrong}\r\n\r\n"
+    answer = await rig.raw(head.encode() + b"0\r\n\r\n")
+    assert int(answer.split()[1]) == status
 
 
 async def test_a_function_that_speaks_for_itself_is_left_alone() -> None:
