@@ -82,9 +82,8 @@ class Shedding:
         return None
 
     def _function(self, method: str, path: bytes) -> Manifest | None:
-        name = function_name(path)
-        if name is not None:
-            return at_default_route(self._functions.by_name.get(name), method)
+        if is_invocation(path):
+            return at_default_route(self._functions.by_name.get(function_name(path) or ""), method)
         found = self._functions.routes.find(path, method)
         return None if found is None else found.manifest
 
