@@ -1,6 +1,7 @@
 """Who may do what, and which web pages may ask for it."""
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,12 +182,43 @@ def test_a_refusal_says_no_more_than_it_must() -> None:
     need = need_at("/v1/functions", "GET")
     assert need is not None
     caller = keyring(hashed(KEY, "invoke secret-*")).caller([KEY])
-    problem = refusal(need, caller, presented=True)
+    problem = refusal(need, caller, presented=1)
     assert problem is not None
     assert problem.detail == "The API key of this request is not one that may read this."
-    problem = refusal(need, keyring().caller([KEY]), presented=True)
+    problem = refusal(need, keyring().caller([KEY]), presented=1)
     assert problem is not None
     assert problem.detail == "The gateway does not know the API key of this request."
+
+
+def test_who_sends_several_keys_is_told_to_send_one() -> None:
+    access = Access(keyring(hashed(KEY, "admin")), GatewaySettings(broker=""))
+    request = scope(x_api_key=KEY.decode(), authorization="Bearer qh_two")
+    head = read_head(request)
+    for problem in (
+        access.to_function(head, "hello"),
+        access.to_some_function(head),
+        access.to_the_rest(request, head),
+    ):
+        assert isinstance(problem, Problem)
+        assert problem.code is Code.UNAUTHORIZED
+        assert problem.detail == "This request has 2 different API keys; send one."
+
+
+def test_the_keys_are_looked_through_once_for_each_request() -> None:
+    asked = []
+
+    class Asked(Keyring):
+        def caller(self, keys: Sequence[bytes]) -> Caller:
+            asked.append(keys)
+            return super().caller(keys)
+
+    access = Access(Asked(parse_lines([hashed(KEY, "admin")]), None, ()), GatewaySettings(broker=""))
+    request = scope(x_api_key=KEY.decode())
+    head = read_head(request)
+    assert isinstance(access.to_the_rest(request, head), Caller)
+    access.to_function(head, "hello")
+    access.to_some_function(head)
+    assert asked == [(KEY,)] * 3
 
 
 # Web pages
