@@ -33,14 +33,13 @@ def admit(
     waiting: int,
     waiting_max: int,
     call_scheduled: bool,
-    overloaded: str | None = None,
 ) -> Decision:
     """Whether to take a request on for the function of `manifest` (None: nobody announced it).
 
     `ready`: the functions have been read at least once. `waiting` counts the function's background
     invocations that wait or are delayed, as far as the gateway can tell. While the broker is away
     nothing is called unknown, since whoever announced it may not have been heard. A function with a
-    schedule is as good as unknown unless `call_scheduled`. `overloaded` says why nothing more is taken on.
+    schedule is as good as unknown unless `call_scheduled`.
     """
     if not connected:
         detail = "The gateway has no connection to its broker: nothing was started or queued."
@@ -49,8 +48,6 @@ def admit(
         return Problem(code=Code.NOT_READY, detail=NOT_READ)
     if manifest is None or (manifest.schedule is not None and not call_scheduled):
         return Unknown()
-    if overloaded is not None:
-        return Problem(code=Code.OVERLOADED, detail=overloaded)
     if manifest.background and waiting >= waiting_max:
         detail = f"{waiting} invocations of {manifest.name} wait or are delayed already; {waiting_max} may."
         return Problem(code=Code.TOO_MANY_WAITING, detail=detail)

@@ -123,16 +123,19 @@ class Invoker:
 
     def _decide(self, request: Arrival, name: str, manifest: Manifest | None) -> Decision:
         rooms = self._rooms
-        weighed = WEIGHED in request.scope.get("state", ())
-        return admit(
+        rooms.pressure.arrival()
+        decision = admit(
             manifest,
             connected=rooms.broker.connected,
             ready=rooms.functions.ready,
             waiting=rooms.backlog.waiting(name),
             waiting_max=self._settings.waiting_max,
             call_scheduled=self._settings.call_scheduled,
-            overloaded=rooms.shedding.complaint(weighed=weighed),
         )
+        if not isinstance(decision, Admitted):
+            return decision
+        # Asked of those alone who are refused if it complains, so that they are the share that has to be.
+        return rooms.shedding.complaint(weighed=WEIGHED in request.scope.get("state", ())) or decision
 
     async def _read(
         self, manifest: Manifest, request: Arrival, due_at: float | None
