@@ -12,9 +12,10 @@ NOT_READ = "The gateway has not read yet which functions there are."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """The request is taken on, for this function."""
+    """The request is taken on, for this function. `full`: why only if it is a repeat of an earlier one."""
 
     manifest: Manifest
+    full: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,5 +51,5 @@ def admit(
         return Unknown()
     if manifest.background and waiting >= waiting_max:
         detail = f"{waiting} invocations of {manifest.name} wait or are delayed already; {waiting_max} may."
-        return Problem(code=Code.TOO_MANY_WAITING, detail=detail)
+        return Admitted(manifest=manifest, full=Problem(code=Code.TOO_MANY_WAITING, detail=detail))
     return Admitted(manifest=manifest)
