@@ -39,15 +39,22 @@ def check_listener(settings: GatewaySettings | UpSettings) -> tuple[Grant, ...]:
             "`quarterhour key new --role admin` makes one, and its line for the file."
         )
         raise SettingsError(message)
-    if not (has_keys(settings) or settings.allow_anonymous or is_loopback(settings.host)):
+    if not (has_keys(settings) or settings.allow_anonymous) and (way := _way_in(settings)):
         message = (
-            f"--host {settings.host} lets other machines in, and there are no API keys: make one with "
+            f"{way} lets other machines in, and there are no API keys: make one with "
             "`quarterhour key new --role admin`, put its line into a file and name that with "
             "--api-keys-file; or let everybody do everything with --allow-anonymous."
         )
         raise SettingsError(message)
     _check_certificate(settings.tls_cert, settings.tls_key)
     return in_file
+
+
+def _way_in(settings: GatewaySettings | UpSettings) -> str | None:
+    """What lets other machines in, if anything does."""
+    if not is_loopback(settings.host):
+        return f"--host {settings.host}"
+    return "A proxy, which --trusted-proxies names," if settings.trusted_proxies else None
 
 
 def _check_certificate(certificate: Path | None, key: Path | None) -> None:

@@ -213,10 +213,14 @@ def key_lines() -> Kind:
             message = f"must be {allowed}"
             raise ValueError(message)
         try:
-            return parse_lines(re.split(r"[;\n]", value) if isinstance(value, str) else value)
+            grants = parse_lines(re.split(r"[;\n]", value) if isinstance(value, str) else value)
         except ValueError as error:
             message = f"has a bad line; {error}"
             raise ValueError(message) from None
+        if not grants and value != "":
+            message = "has no key in it, and so nobody would need one; leave it out if that is meant"
+            raise ValueError(message)
+        return grants
 
     def write(grants: tuple[Grant, ...]) -> str:
         return "; ".join(map(line_of, grants))

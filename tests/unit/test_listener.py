@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from quarterhour.errors import SettingsError
 from quarterhour.keys import parse_lines
 from quarterhour.listener import check_listener, is_loopback
+from quarterhour.options import networks
 from quarterhour.settings import GatewaySettings, UpSettings
 
 GRANTS = parse_lines(["anonymous invoke"])
@@ -64,6 +65,17 @@ def test_who_lets_other_machines_in_needs_keys_or_says_that_none_are_needed(proc
         check_listener(open_to_all)
     check_listener(dataclasses.replace(open_to_all, allow_anonymous=True))
     check_listener(dataclasses.replace(open_to_all, api_keys=GRANTS))
+
+
+@pytest.mark.parametrize("process", [GatewaySettings, UpSettings])
+def test_so_does_who_is_behind_a_proxy(process: Any) -> None:
+    behind = process(broker="memory://", trusted_proxies=networks().read("127.0.0.1", Path()))
+    with pytest.raises(
+        SettingsError, match=r"^A proxy, which --trusted-proxies names, lets other machines in"
+    ):
+        check_listener(behind)
+    check_listener(dataclasses.replace(behind, allow_anonymous=True))
+    check_listener(dataclasses.replace(behind, api_keys=GRANTS))
 
 
 def test_this_machine_alone_needs_none() -> None:

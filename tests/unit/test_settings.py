@@ -279,6 +279,16 @@ def test_a_line_of_api_keys_is_not_shown(text: str, tmp_path: Path) -> None:
     assert "api-keys must be lines as in a file of API keys" in refusal(tmp_path)
 
 
+def test_api_keys_that_are_given_have_one_among_them(tmp_path: Path) -> None:
+    sentence = "has no key in it, and so nobody would need one; leave it out if that is meant."
+    for text in ("# all keys taken back", ";", " "):
+        assert refusal(tmp_path, QUARTERHOUR_API_KEYS=text) == f"QUARTERHOUR_API_KEYS {sentence}"
+    for value in ("[]", "['# none']"):
+        write(tmp_path / "quarterhour.toml", f"[quarterhour]\napi-keys = {value}")
+        assert refusal(tmp_path).endswith(f"api-keys {sentence}")
+    assert up(tmp_path, QUARTERHOUR_API_KEYS="").api_keys == ()
+
+
 def test_every_field_has_an_option_and_every_option_names_of_its_own() -> None:
     fields = {field.name for process in PROCESSES for field in dataclasses.fields(process)}
     assert fields == set(OPTIONS)
