@@ -139,7 +139,9 @@ def switch() -> Kind:
 
 def host() -> Kind:
     """A host name or an address, without a port."""
-    return _matching(r"[A-Za-z0-9._:%-]{1,255}", "HOST", "a host name or an address, without a port")
+    # A longer part of a name, or an empty one, is none that could be looked up.
+    pattern = r"(?=.{1,255}\Z)(?:[A-Za-z0-9_:%-]{1,63}\.)*[A-Za-z0-9_:%-]{0,63}"
+    return _matching(pattern, "HOST", "a host name or an address, without a port")
 
 
 def label() -> Kind:

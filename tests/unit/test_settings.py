@@ -138,6 +138,9 @@ def test_each_option_can_be_given_in_each_place(process: type[Any], tmp_path: Pa
         ("expose_errors", "maybe", "true or false"),
         ("host", "http://here", "a host name or an address, without a port"),
         ("host", "a b", "a host name or an address, without a port"),
+        ("host", "a..b", "a host name or an address, without a port"),
+        ("host", "a" * 64, "a host name or an address, without a port"),
+        ("host", "a." * 127 + "bc", "a host name or an address, without a port"),
         ("namespace", "a.b", "1 to 32 of A-Z a-z 0-9 _ -"),
         ("namespace", "a" * 33, "1 to 32 of A-Z a-z 0-9 _ -"),
         ("broker", "127.0.0.1:4222", "an address such as nats://HOST:4222"),
@@ -169,6 +172,14 @@ def test_a_bad_value_names_its_place_itself_and_what_is_allowed(
         assert f", but must be {allowed}" in text
         assert len(text) < 500
         assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "host", ["a" * 63 + ".b.", "::1", "fe80::1%eth0", "::ffff:10.0.0.1", "a." * 127 + "b"]
+)
+def test_a_host_is_what_can_be_looked_up(host: str, tmp_path: Path) -> None:
+    assert up(tmp_path, {"host": host}).host == host
+    host.encode("idna")  # as socket does, which raises for others something that is no OSError
 
 
 @pytest.mark.parametrize(
