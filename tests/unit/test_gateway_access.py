@@ -11,7 +11,7 @@ from gateway.access import EVERYBODY, Access, Caller, cross_site, need_at, refus
 from gateway.keyring import Keyring, open_keyring
 from gateway.problems import Code, Problem
 from gateway.request import read_head
-from quarterhour.keys import Role, digest_of, line_of, parse_lines
+from quarterhour.keys import GRANTS_MAX, Role, digest_of, line_of, parse_lines
 from quarterhour.settings import GatewaySettings
 
 KEY = b"qh_one"
@@ -310,6 +310,15 @@ def test_the_keys_are_those_of_the_file_and_those_given(tmp_path: Path) -> None:
     assert ring is not None
     assert [line_of(*ring.caller([key]).grants).split()[1] for key in (KEY, b"qh_two")] == ["read", "invoke"]
     assert open_keyring(GatewaySettings(broker="")) is None
+
+
+def test_a_file_that_has_come_to_have_too_many_keys_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("anonymous read\n" * GRANTS_MAX)
+    in_file = parse_lines(["anonymous invoke"])
+    ring = Keyring((), file, in_file)
+    assert ring._look(file) == parse_lines(["anonymous read"]) * GRANTS_MAX
+    assert Keyring(in_file, file, in_file)._look(file) is None
 
 
 def test_an_api_key_and_an_idempotency_key_are_two_things() -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from quarterhour.errors import SettingsError
-from quarterhour.keys import parse_lines
+from quarterhour.keys import GRANTS_MAX, parse_lines
 from quarterhour.listener import check_listener, is_loopback
 from quarterhour.options import networks
 from quarterhour.settings import GatewaySettings, UpSettings
@@ -88,6 +88,18 @@ def test_a_file_of_keys_with_none_in_it_is_refused(tmp_path: Path) -> None:
     assert f"{file}, has no key in it" in refusal(api_keys_file=file)
     file.write_text("anonymous read\n")
     assert check_listener(settings(api_keys_file=file, host="0.0.0.0")) == parse_lines(["anonymous read"])
+
+
+def test_the_keys_of_file_and_setting_have_a_bounded_number_together(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("anonymous read\n")
+    check_listener(settings(api_keys=GRANTS * (GRANTS_MAX - 1), api_keys_file=file))
+    text = refusal(api_keys=GRANTS * GRANTS_MAX, api_keys_file=file)
+    assert text.startswith(
+        f"There are {GRANTS_MAX + 1} API keys, in --api-keys-file and --api-keys together; "
+    )
+    with pytest.raises(SettingsError, match=f"; {GRANTS_MAX - 1} are allowed"):
+        check_listener(settings(api_keys=GRANTS * GRANTS_MAX), keys_max=GRANTS_MAX - 1)
 
 
 # HTTPS
