@@ -1,7 +1,7 @@
 """Access: who may do what, and which web pages may ask for it. Pure: callers and settings are handed in.
 
-It decides before a function is looked up and before a body is read, so that whoever may not know a function
-cannot tell it from one that does not exist.
+It decides before a body is read, and the same whether a function is there or not, so that whoever may not
+know one cannot tell it from one that does not exist.
 """
 
 from collections.abc import Sequence
@@ -77,19 +77,19 @@ class Access:
 
     def to_function(self, head: Head, name: str) -> Problem | None:
         """Why the request may not invoke the function of this name, be there one or not."""
-        return self._refusal(Need(role=Role.INVOKE, function=name), head)
+        return self._refusal(Need(role=Role.INVOKE, function=name), self._caller(head), head)
 
     def to_some_function(self, head: Head) -> Problem | None:
         """Why the request may not invoke any function, while it is not known which one it is for."""
-        return self._refusal(Need(role=Role.INVOKE), head)
+        return self._refusal(Need(role=Role.INVOKE), self._caller(head), head)
 
     def to_the_rest(self, scope: Scope, head: Head) -> Caller | Problem:
         """Who the caller is, for a path that is no function's, or why this is not for that one."""
-        caller = EVERYBODY if self.callers is None else self.callers.caller(head.keys)
+        caller = self._caller(head)
         need = need_at(scope["path"], scope["method"])
         if need is None:
             return caller
-        return self._refusal(need, head) or self._not_from_here(scope) or caller
+        return self._refusal(need, caller, head) or self._not_from_here(scope) or caller
 
     def _not_from_here(self, scope: Scope) -> Problem | None:
         if not is_gateways(scope["path"]):
@@ -98,16 +98,18 @@ class Access:
             return problem
         return cross_site(scope, self._trusted_origins)
 
-    def _refusal(self, need: Need, head: Head) -> Problem | None:
-        if self.callers is None:
-            return None
-        return refusal(need, self.callers.caller(head.keys), presented=bool(head.keys))
+    def _caller(self, head: Head) -> Caller:
+        return EVERYBODY if self.callers is None else self.callers.caller(head.keys)
+
+    def _refusal(self, need: Need, caller: Caller, head: Head) -> Problem | None:
+        return None if self.callers is None else refusal(need, caller, presented=len(head.keys))
 
 
-def refusal(need: Need, caller: Caller, *, presented: bool) -> Problem | None:
-    """Why the caller may not have what the request needs. `presented`: it came with something as a key."""
+def refusal(need: Need, caller: Caller, *, presented: int) -> Problem | None:
+    """Why the caller may not have what the request needs. `presented`: how many keys it came with."""
     if presented and not caller.known:
-        detail = "The gateway does not know the API key of this request."
+        several = f"This request has {presented} different API keys; send one."
+        detail = several if presented > 1 else "The gateway does not know the API key of this request."
         return Problem(code=Code.UNAUTHORIZED, detail=detail)
     if _fits(need, caller):
         return None

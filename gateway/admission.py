@@ -12,9 +12,10 @@ NOT_READ = "The gateway has not read yet which functions there are."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """The request is taken on, for this function."""
+    """The request is taken on, for this function. `full`: why only if it is a repeat of an earlier one."""
 
     manifest: Manifest
+    full: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +34,13 @@ def admit(
     waiting: int,
     waiting_max: int,
     call_scheduled: bool,
-    overloaded: str | None = None,
 ) -> Decision:
     """Whether to take a request on for the function of `manifest` (None: nobody announced it).
 
     `ready`: the functions have been read at least once. `waiting` counts the function's background
     invocations that wait or are delayed, as far as the gateway can tell. While the broker is away
     nothing is called unknown, since whoever announced it may not have been heard. A function with a
-    schedule is as good as unknown unless `call_scheduled`. `overloaded` says why nothing more is taken on.
+    schedule is as good as unknown unless `call_scheduled`.
     """
     if not connected:
         detail = "The gateway has no connection to its broker: nothing was started or queued."
@@ -49,9 +49,7 @@ def admit(
         return Problem(code=Code.NOT_READY, detail=NOT_READ)
     if manifest is None or (manifest.schedule is not None and not call_scheduled):
         return Unknown()
-    if overloaded is not None:
-        return Problem(code=Code.OVERLOADED, detail=overloaded)
     if manifest.background and waiting >= waiting_max:
         detail = f"{waiting} invocations of {manifest.name} wait or are delayed already; {waiting_max} may."
-        return Problem(code=Code.TOO_MANY_WAITING, detail=detail)
+        return Admitted(manifest=manifest, full=Problem(code=Code.TOO_MANY_WAITING, detail=detail))
     return Admitted(manifest=manifest)

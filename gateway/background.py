@@ -50,6 +50,10 @@ class Accepter:
         self._queue = queue
         self._backlog = backlog
 
+    async def knows(self, function: str, key_text: str) -> bool:
+        """Whether an invocation came with this key before. Raises `BrokerUnavailable`."""
+        return await self._queue.knows(function, key_text)
+
     async def accept(self, invocation: Invocation, key: Key | None) -> str:
         """Return once the invocation is safe: its id, or that of the first one with this key.
 

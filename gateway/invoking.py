@@ -105,7 +105,7 @@ class Invoker:
                 return NOT_FOUND
             case Problem():
                 return problem_answer(decision)
-            case Admitted(manifest=admitted):
+            case Admitted(manifest=admitted, full=full):
                 due_at = due_at_of(request.head, admitted, now=self._rooms.clock.now())
                 if isinstance(due_at, Problem):
                     return problem_answer(due_at)
@@ -114,6 +114,8 @@ class Invoker:
                 if isinstance(key, Problem):
                     return problem_answer(key)
                 request.key = key
+                if full is not None and (refused := await self._refused_unless_known(full, admitted, key)):
+                    return problem_answer(refused)
                 body = await self._read(admitted, request, due_at)
                 if isinstance(body, Problem):
                     return problem_answer(body)
@@ -123,16 +125,30 @@ class Invoker:
 
     def _decide(self, request: Arrival, name: str, manifest: Manifest | None) -> Decision:
         rooms = self._rooms
-        weighed = WEIGHED in request.scope.get("state", ())
-        return admit(
+        rooms.pressure.arrival()
+        decision = admit(
             manifest,
             connected=rooms.broker.connected,
             ready=rooms.functions.ready,
             waiting=rooms.backlog.waiting(name),
             waiting_max=self._settings.waiting_max,
             call_scheduled=self._settings.call_scheduled,
-            overloaded=rooms.shedding.complaint(weighed=weighed),
         )
+        if not isinstance(decision, Admitted):
+            return decision
+        # Asked of those alone who are refused if it complains, so that they are the share that has to be.
+        return rooms.shedding.complaint(weighed=WEIGHED in request.scope.get("state", ())) or decision
+
+    async def _refused_unless_known(
+        self, full: Problem, manifest: Manifest, key: str | None
+    ) -> Problem | None:
+        """Nothing new is queued; but a repeat is to be answered as the first one, whoever waits by now."""
+        try:
+            known = key is not None and await self._rooms.accepter.knows(manifest.name, key)
+        except BrokerUnavailable as error:
+            detail = f"{error} Nothing was started or queued."
+            return Problem(code=Code.BROKER_UNAVAILABLE, detail=detail)
+        return None if known else full
 
     async def _read(
         self, manifest: Manifest, request: Arrival, due_at: float | None

@@ -9,7 +9,7 @@ import structlog
 
 from gateway.access import Caller
 from quarterhour.errors import SettingsError
-from quarterhour.keys import Grant, digest_of, read_key_file
+from quarterhour.keys import Grant, check_number, digest_of, read_key_file
 from quarterhour.listener import check_listener, has_keys
 from quarterhour.settings import GatewaySettings
 
@@ -70,6 +70,7 @@ class Keyring:
         """What the file says, None if it cannot be told; each reason is logged once."""
         try:
             found = read_key_file(file)
+            check_number(len(self._given) + len(found))
         except SettingsError as error:
             if str(error) != self._complaint:
                 log.error("api_keys_not_read", why=f"{error} The keys from before still count.")  # noqa: TRY400

@@ -85,7 +85,7 @@ class Metrics:
         )
         self._late_s = Gauge(
             "quarterhour_late_seconds",
-            "How late everything is in this gateway; where it stays over 0.02, some requests are refused.",
+            "How late everything is in this gateway; where it stays over --lateness-limit, some are refused.",
             registry=self.registry,
         )
         # `labels()` formats and locks; the hot path looks the series up in a plain dict.

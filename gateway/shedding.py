@@ -64,27 +64,30 @@ class Shedding:
 
     def refusal(self, method: str, path: bytes) -> bytes | None:
         """All that a server sends to refuse a plain request; None if the request is to be served."""
-        complaint = self.complaint()
-        if complaint is None:
+        problem = self.complaint()
+        if problem is None:
             return None
-        answer = problem_answer(Problem(code=Code.OVERLOADED, detail=complaint))
+        answer = problem_answer(problem)
         self._metrics.request(self._function(method, path), answer.status)
         return _on_the_wire(answer, self._make_id())
 
-    def complaint(self, *, weighed: bool = False) -> str | None:
-        """Why one more request is refused; None if it is not. `weighed`: it was let through before."""
+    def complaint(self, *, weighed: bool = False) -> Problem | None:
+        """Why one more request is refused; None if it is not. `weighed`: it was let through before.
+
+        Whoever asks has to refuse it then: it is one of the share that is to be refused.
+        """
         pressure = self._pressure
-        pressure.arrival()
         if not weighed and pressure.refuses():
-            return "This gateway is asked for more than it can do in time, so it refuses some requests."
+            detail = "This gateway is asked for more than it can do in time, so it refuses some requests."
+            return Problem(code=Code.OVERLOADED, detail=detail)
         if pressure.is_full:
-            return f"{pressure.most} requests are under way here already."
+            detail = f"{pressure.most} requests are under way here already."
+            return Problem(code=Code.OVERLOADED, detail=detail)
         return None
 
     def _function(self, method: str, path: bytes) -> Manifest | None:
-        name = function_name(path)
-        if name is not None:
-            return at_default_route(self._functions.by_name.get(name), method)
+        if is_invocation(path):
+            return at_default_route(self._functions.by_name.get(function_name(path) or ""), method)
         found = self._functions.routes.find(path, method)
         return None if found is None else found.manifest
 

@@ -25,6 +25,7 @@ __all__ = [
     "PREFIX",
     "Grant",
     "Role",
+    "check_number",
     "digest_of",
     "is_function_glob",
     "line_of",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 PREFIX = "qh_"
-GRANTS_MAX = 1000  # all of them are compared with a request's key
+GRANTS_MAX = 1001  # a thousand, and the one that `up` adds: all of them are compared with a request's key
 FILE_BYTES_MAX = 256 * 1024
 
 _ANONYMOUS = "anonymous"
@@ -135,6 +136,16 @@ def read_key_file(path: Path) -> tuple[Grant, ...]:
     except ValueError as error:
         message = f"The file of API keys, {path}, {error}."
         raise SettingsError(message) from None
+
+
+def check_number(count: int, *, most: int = GRANTS_MAX) -> None:
+    """Raises `SettingsError` if there are more keys than may be, those in a file and the others together."""
+    if count > most:
+        message = (
+            f"There are {count} API keys, in --api-keys-file and --api-keys together; {most} are allowed, "
+            "since each is compared with that of every request."
+        )
+        raise SettingsError(message)
 
 
 def _grant(words: Sequence[str]) -> Grant:

@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 
 from quarterhour.errors import SettingsError
-from quarterhour.keys import Grant, read_key_file
+from quarterhour.keys import GRANTS_MAX, Grant, check_number, read_key_file
 from quarterhour.settings import GatewaySettings, UpSettings
 
 __all__ = ["check_listener", "has_keys", "is_loopback"]
@@ -30,7 +30,9 @@ def has_keys(settings: GatewaySettings | UpSettings) -> bool:
     return bool(settings.api_keys) or settings.api_keys_file is not None
 
 
-def check_listener(settings: GatewaySettings | UpSettings) -> tuple[Grant, ...]:
+def check_listener(
+    settings: GatewaySettings | UpSettings, *, keys_max: int = GRANTS_MAX
+) -> tuple[Grant, ...]:
     """What the file of API keys allows. Raises `SettingsError` if the gateway must not listen like that."""
     in_file = () if settings.api_keys_file is None else read_key_file(settings.api_keys_file)
     if settings.api_keys_file is not None and not in_file:
@@ -39,15 +41,23 @@ def check_listener(settings: GatewaySettings | UpSettings) -> tuple[Grant, ...]:
             "`quarterhour key new --role admin` makes one, and its line for the file."
         )
         raise SettingsError(message)
-    if not (has_keys(settings) or settings.allow_anonymous or is_loopback(settings.host)):
+    check_number(len(settings.api_keys) + len(in_file), most=keys_max)
+    if not (has_keys(settings) or settings.allow_anonymous) and (way := _way_in(settings)):
         message = (
-            f"--host {settings.host} lets other machines in, and there are no API keys: make one with "
+            f"{way} lets other machines in, and there are no API keys: make one with "
             "`quarterhour key new --role admin`, put its line into a file and name that with "
             "--api-keys-file; or let everybody do everything with --allow-anonymous."
         )
         raise SettingsError(message)
     _check_certificate(settings.tls_cert, settings.tls_key)
     return in_file
+
+
+def _way_in(settings: GatewaySettings | UpSettings) -> str | None:
+    """What lets other machines in, if anything does."""
+    if not is_loopback(settings.host):
+        return f"--host {settings.host}"
+    return "A proxy, which --trusted-proxies names," if settings.trusted_proxies else None
 
 
 def _check_certificate(certificate: Path | None, key: Path | None) -> None:

@@ -139,7 +139,9 @@ def switch() -> Kind:
 
 def host() -> Kind:
     """A host name or an address, without a port."""
-    return _matching(r"[A-Za-z0-9._:%-]{1,255}", "HOST", "a host name or an address, without a port")
+    # A longer part of a name, or an empty one, is none that could be looked up.
+    pattern = r"(?=.{1,255}\Z)(?:[A-Za-z0-9_:%-]{1,63}\.)*[A-Za-z0-9_:%-]{0,63}"
+    return _matching(pattern, "HOST", "a host name or an address, without a port")
 
 
 def label() -> Kind:
@@ -213,10 +215,14 @@ def key_lines() -> Kind:
             message = f"must be {allowed}"
             raise ValueError(message)
         try:
-            return parse_lines(re.split(r"[;\n]", value) if isinstance(value, str) else value)
+            grants = parse_lines(re.split(r"[;\n]", value) if isinstance(value, str) else value)
         except ValueError as error:
             message = f"has a bad line; {error}"
             raise ValueError(message) from None
+        if not grants and value != "":
+            message = "has no key in it, and so nobody would need one; leave it out if that is meant"
+            raise ValueError(message)
+        return grants
 
     def write(grants: tuple[Grant, ...]) -> str:
         return "; ".join(map(line_of, grants))

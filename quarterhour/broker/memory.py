@@ -116,6 +116,11 @@ class MemoryBroker(MemoryBodies, MemoryCalls):
             self.store.ring({invocation.function})
         return invocation.id
 
+    async def knows(self, function: str, key_text: str) -> bool:
+        """Whether an invocation came with this key."""
+        self._ready()
+        return self.store.known(function, key_text, self._clock.now()) is not None
+
     async def cancel(self, invocation_id: str) -> Record | None:
         """Store that it is cancelled, remove what is to come of it, and tell every connection."""
         self._ready()

@@ -142,13 +142,17 @@ class Store:
         self.schedule(message, now)
         return True
 
-    def first_with(self, key: Key, function: str, now: float) -> str | None:
-        """The id of the invocation that came with this key first, if one did. Raises `KeyReused`."""
+    def known(self, function: str, key_text: str, now: float) -> KnownKey | None:
+        """What is known of this key, if an invocation came with it."""
         for name, known in list(self._keys.items()):  # the oldest first
             if known.expires_at > now:
                 break
             del self._keys[name]
-        first = self._keys.get((function, key.text))
+        return self._keys.get((function, key_text))
+
+    def first_with(self, key: Key, function: str, now: float) -> str | None:
+        """The id of the invocation that came with this key first, if one did. Raises `KeyReused`."""
+        first = self.known(function, key.text, now)
         if first is not None and first.fingerprint != key.fingerprint:
             message = f"The idempotency key belongs to another request, that of invocation {first.id}."
             raise KeyReused(message)

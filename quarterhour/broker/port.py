@@ -299,6 +299,10 @@ class Queue(Protocol):
         """
         ...
 
+    async def knows(self, function: str, key_text: str) -> bool:
+        """Whether an invocation of the function is stored with this key, whatever else was asked for."""
+        ...
+
     async def cancel(self, invocation_id: str) -> Record | None:
         """See to it that an invocation does not run, or not on; gives its record as it is stored then.
 

@@ -5,6 +5,7 @@ import fcntl
 import os
 import random
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,12 +35,14 @@ def check_functions(folder: Path) -> None:
 def claim(data_dir: Path, *, mode: int = 0o700) -> Iterator[None]:
     """Hold the data directory for this process alone; it is made, with `mode`, if it is not there.
 
-    The lock goes with the process, however that ends.
+    One that is there is opened to others as far as `mode` says, and never closed. The lock goes with the
+    process, however that ends.
     """
     try:
         data_dir.mkdir(mode=mode, parents=True, exist_ok=True)
         descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         _make_sure_of_writing(data_dir)
+        _open_to_others(data_dir, mode)
     except OSError as error:
         text = (
             f"The data directory {data_dir} cannot be written ({error.strerror}); "
@@ -81,6 +84,12 @@ def _make_sure_of_writing(folder: Path) -> None:
     probe = folder / ".writable"
     probe.write_bytes(b"1")
     probe.unlink()
+
+
+def _open_to_others(folder: Path, mode: int) -> None:
+    now = stat.S_IMODE(folder.stat().st_mode)
+    if missing := mode & 0o077 & ~now:
+        folder.chmod(now | missing)
 
 
 def _lock(descriptor: int, data_dir: Path) -> None:

@@ -55,11 +55,15 @@ async def functions_when_ready(
 
 
 def only(certificate: Path) -> ssl.SSLContext:
-    """Trusts whoever has this certificate, and nobody else, whatever it says and whoever signed it."""
+    """Trusts whoever has this certificate, and nobody else, whatever it says and whoever signed it.
+
+    Of a chain that is the first one: with the others it would trust whatever else they have signed.
+    """
+    leaf, end, _ = certificate.read_bytes().partition(b"-----END CERTIFICATE-----")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | NO_CHECK_TIME
-    context.load_verify_locations(certificate)
+    context.load_verify_locations(cadata=(leaf + end).decode("ascii", errors="ignore"))
     return context
 
 

@@ -21,7 +21,7 @@ from quarterhour.cli.preflight import check_functions, claim, free_address
 from quarterhour.cli.readiness import functions_when_ready
 from quarterhour.cli.summary import address, curl_options, summary
 from quarterhour.errors import SettingsError
-from quarterhour.keys import Grant, Role, digest_of, new_key
+from quarterhour.keys import GRANTS_MAX, Grant, Role, digest_of, new_key
 from quarterhour.listener import check_listener, has_keys
 from quarterhour.logs import configure_logging
 from quarterhour.processes import keep_others_out
@@ -70,7 +70,7 @@ def up(settings: UpSettings) -> None:
     configure_logging(settings.log_format, process="up")
     check_functions(settings.functions)
     try:
-        check_listener(settings)
+        check_listener(settings, keys_max=GRANTS_MAX - 1)  # there will be one more, of its own
         check_users(settings.function_user, runners=settings.runners, slots=settings.slots)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None

@@ -33,6 +33,16 @@ async def test_a_known_key_gives_the_first_id_and_stores_nothing(world: World) -
     assert await broker.enqueue(elsewhere, KEY) == elsewhere.id  # each function has keys of its own
 
 
+async def test_whether_a_key_is_known(world: World) -> None:
+    broker, other = await world.connect("gateway-1"), await world.connect("gateway-2")
+    await broker.prepare([manifest(), manifest("other")])
+    assert not await other.knows("report", KEY.text)
+    await broker.enqueue(invocation(), KEY)
+    assert await other.knows("report", KEY.text)
+    assert not await other.knows("report", "order 18")
+    assert not await other.knows("other", KEY.text)
+
+
 async def test_a_key_of_a_delayed_invocation(broker_with_queue: World) -> None:
     broker = await broker_with_queue.connect()
     later = invocation(due_at=time.time() + 100)
@@ -68,8 +78,9 @@ async def test_a_key_is_forgotten_after_a_day(broker_with_queue: World) -> None:
     broker = await broker_with_queue.connect()
     await broker.enqueue(invocation(), KEY)
     if broker_with_queue.url.startswith("memory"):
-        again = invocation()
-        assert await (await broker_with_queue.connect(clock=Later())).enqueue(again, KEY) == again.id
+        later, again = await broker_with_queue.connect(clock=Later()), invocation()
+        assert not await later.knows(again.function, KEY.text)
+        assert await later.enqueue(again, KEY) == again.id
     else:
         async with look_inside(broker_with_queue.url, broker_with_queue.namespace) as inside:
             subjects = await inside.subjects("k.>")

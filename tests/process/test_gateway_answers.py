@@ -14,7 +14,7 @@ from quarterhour.invocation import Invocation
 from quarterhour.outcome import Cancelled, Crashed, Error, Failed, Response, Succeeded, TimedOut
 from quarterhour.reply import Refusal, Refused, Reply
 from quarterhour.settings import Server
-from tests.process.gateway_rig import PREFIX, Rig, answered, function, open_rig
+from tests.process.gateway_rig import PREFIX, Rig, answered, function, json_of, open_rig
 from tests.waiting import eventually
 
 FAILURE = Failed(error=Error(type="ValueError", message="no such thing", trace=("line 1", "line 2")))
@@ -269,6 +269,33 @@ async def test_a_request_with_the_same_key_is_answered_as_the_first(rig: Rig) ->
     # Of a synchronous function it is a header like any other, whatever it says.
     echoed = (await post("order 17", f"{PREFIX}/hello")).json()
     assert ["idempotency-key", "order 17"] in echoed["headers"]
+
+
+async def test_a_repeat_is_answered_as_the_first_though_too_many_wait(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(self: MemoryBroker, function: str, key_text: str) -> bool:
+        message = "Away."
+        raise BrokerUnavailable(message)
+
+    async with open_rig(server, waiting_max=1) as rig:
+
+        async def post(key: str, content: bytes) -> tuple[int, str | None]:
+            answer = await rig.client.post(BACKGROUND, headers={"idempotency-key": key}, content=content)
+            return answer.status_code, answer.headers.get("location")
+
+        first = await post("k", b"a")
+        assert first[0] == 202
+        assert await post("k", b"a") == first
+        assert await post("k", b"b") == (422, None)
+        assert await post("l", b"a") == (429, None)
+        assert (await rig.client.post(BACKGROUND)).status_code == 429
+        # Nothing is read of what is not known.
+        head = f"POST {BACKGROUND} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: l\r\nContent-Length: 5\r\n\r\n"
+        assert json_of(await rig.raw(head.encode()))["code"] == "too_many_waiting"
+        monkeypatch.setattr(MemoryBroker, "knows", away)
+        assert await post("k", b"a") == (503, None)
+        assert len([delivery async for delivery in rig.broker.pull("hello-background", 10)]) == 1
 
 
 async def test_a_202_comes_only_after_the_broker_has_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

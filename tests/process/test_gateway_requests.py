@@ -165,7 +165,8 @@ async def test_the_request_id_is_new_for_each_request(rig: Rig) -> None:
 
 @pytest.mark.parametrize("server", ["hypercorn", "granian"])
 async def test_forwarded_headers_are_believed_from_trusted_proxies(server: Server) -> None:
-    async with open_rig(server, trusted_proxies=networks().read("127.0.0.0/8", Path())) as rig:
+    proxies = networks().read("127.0.0.0/8", Path())
+    async with open_rig(server, trusted_proxies=proxies, allow_anonymous=True) as rig:
         headers = {"X-Forwarded-For": "6.6.6.6, 203.0.113.9, 127.0.0.5", "X-Forwarded-Proto": "https"}
         got = (await rig.client.get(f"{PREFIX}/hello", headers=headers)).json()
         assert (got["client"], got["scheme"]) == ("203.0.113.9", "https")

@@ -96,6 +96,17 @@ async def test_each_request_is_weighed_by_itself(rig: Rig, monkeypatch: pytest.M
     assert statuses(await answers(rig, *[HELLO, IN_PIECES] * 3)) == [200, 503] * 3
 
 
+async def test_who_would_get_nothing_anyway_is_no_one_of_the_share(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overload(rig, 0.5, monkeypatch)
+    arrived = []
+    monkeypatch.setattr(rig.gateway.shedding._pressure, "arrival", lambda: arrived.append(True))
+    unknown = IN_PIECES.replace(b"/hello ", b"/unknown ")
+    assert statuses(await answers(rig, *[IN_PIECES, unknown] * 4)) == [200, 404, 503, 404] * 2
+    assert len(arrived) == 8  # but while they come it is looked how late everything is
+
+
 async def test_what_looks_like_a_request_may_be_a_body(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     overload(rig, 1.0, monkeypatch)
     head = HELLO.replace(b": 2\r\n", b": %d\r\n" % len(HELLO)).removesuffix(b"{}")
@@ -123,9 +134,10 @@ async def test_what_is_no_functions_is_never_refused(rig: Rig, monkeypatch: pyte
 async def test_a_path_of_a_functions_own_is_refused_in_its_name(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await rig.announce(function("orders", path=("/orders/:id",)))
+    # As long as where functions live by name, so that what follows could be taken for one.
+    await rig.announce(function("orders", path=("/api/shops/main/420/:id",)), function("7"))
     overload(rig, 1.0, monkeypatch)
-    assert (await rig.client.post("/orders/7")).status_code == 503
+    assert (await rig.client.post("/api/shops/main/420/7")).status_code == 503
     page = (await rig.client.get("/metrics")).text
     assert 'quarterhour_requests_total{function="orders",mode="synchronous",status="503"} 1.0' in page
 

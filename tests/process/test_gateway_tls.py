@@ -94,11 +94,16 @@ async def test_old_versions_and_plain_http_are_refused(rig: Rig, authority: trus
 async def test_up_trusts_the_gateways_certificate_alone_even_when_it_is_past_its_time(
     authority: trustme.CA, tmp_path: Path
 ) -> None:
+    intermediate = authority.create_child_ca()
     past = datetime(2020, 1, 1, tzinfo=UTC)
-    expired = authority.issue_cert("elsewhere.example", not_before=past, not_after=past + timedelta(days=1))
-    other = authority.issue_cert("127.0.0.1")
+    expired = intermediate.issue_cert(
+        "elsewhere.example", not_before=past, not_after=past + timedelta(days=1)
+    )
+    other = intermediate.issue_cert("127.0.0.1")
     for number, certificate in enumerate((expired, other)):
-        certificate.cert_chain_pems[0].write_to_path(tmp_path / f"{number}.pem")
+        chain = b"".join(pem.bytes() for pem in certificate.cert_chain_pems)
+        assert chain.count(b"BEGIN CERTIFICATE") > 1
+        (tmp_path / f"{number}.pem").write_bytes("für uns\n".encode() + chain)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     expired.configure_cert(context)
     async with await asyncio.start_server(

@@ -299,6 +299,18 @@ def test_a_bad_setting_is_refused(project: Path) -> None:
     )
 
 
+def test_of_a_thousand_keys_none_is_too_many_and_one_more_is_refused(
+    project: Path, started: list[Up]
+) -> None:
+    lines = [f"sha256:{number:064x} read" for number in range(1001)]
+    (project / "quarterhour.toml").write_text(f"[quarterhour]\napi-keys = {lines}\n")
+    text = refusal(project)
+    assert text.startswith("Error: There are 1001 API keys, ")
+    assert "; 1000 are allowed, " in text
+    (project / "quarterhour.toml").write_text(f"[quarterhour]\napi-keys = {lines[1:]}\n")
+    start(project, started, "--runners", "1").ready()
+
+
 def test_without_keys_it_lets_no_other_machine_in(project: Path) -> None:
     text = refusal(project, "--host", "0.0.0.0")
     assert text.startswith("Error: --host 0.0.0.0 lets other machines in, and there are no API keys: ")

@@ -1,5 +1,6 @@
 import os
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,21 @@ def test_a_data_directory_has_one_holder_and_is_free_when_that_is_killed(tmp_pat
         holder.wait()
         with claim(folder):
             assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(0o700, 0o711), (0o750, 0o751), (0o755, 0o755), (0o1700, 0o1711)]
+)
+def test_a_data_directory_that_is_there_is_opened_to_those_who_have_to_get_through(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    tmp_path.chmod(before)
+    with claim(tmp_path):
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == before
+    with claim(tmp_path, mode=0o711):
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == after
+    with claim(tmp_path):
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == after
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

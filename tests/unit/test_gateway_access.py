@@ -1,6 +1,7 @@
 """Who may do what, and which web pages may ask for it."""
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from gateway.access import EVERYBODY, Access, Caller, cross_site, need_at, refus
 from gateway.keyring import Keyring, open_keyring
 from gateway.problems import Code, Problem
 from gateway.request import read_head
-from quarterhour.keys import Role, digest_of, line_of, parse_lines
+from quarterhour.keys import GRANTS_MAX, Role, digest_of, line_of, parse_lines
 from quarterhour.settings import GatewaySettings
 
 KEY = b"qh_one"
@@ -181,12 +182,43 @@ def test_a_refusal_says_no_more_than_it_must() -> None:
     need = need_at("/v1/functions", "GET")
     assert need is not None
     caller = keyring(hashed(KEY, "invoke secret-*")).caller([KEY])
-    problem = refusal(need, caller, presented=True)
+    problem = refusal(need, caller, presented=1)
     assert problem is not None
     assert problem.detail == "The API key of this request is not one that may read this."
-    problem = refusal(need, keyring().caller([KEY]), presented=True)
+    problem = refusal(need, keyring().caller([KEY]), presented=1)
     assert problem is not None
     assert problem.detail == "The gateway does not know the API key of this request."
+
+
+def test_who_sends_several_keys_is_told_to_send_one() -> None:
+    access = Access(keyring(hashed(KEY, "admin")), GatewaySettings(broker=""))
+    request = scope(x_api_key=KEY.decode(), authorization="Bearer qh_two")
+    head = read_head(request)
+    for problem in (
+        access.to_function(head, "hello"),
+        access.to_some_function(head),
+        access.to_the_rest(request, head),
+    ):
+        assert isinstance(problem, Problem)
+        assert problem.code is Code.UNAUTHORIZED
+        assert problem.detail == "This request has 2 different API keys; send one."
+
+
+def test_the_keys_are_looked_through_once_for_each_request() -> None:
+    asked = []
+
+    class Asked(Keyring):
+        def caller(self, keys: Sequence[bytes]) -> Caller:
+            asked.append(keys)
+            return super().caller(keys)
+
+    access = Access(Asked(parse_lines([hashed(KEY, "admin")]), None, ()), GatewaySettings(broker=""))
+    request = scope(x_api_key=KEY.decode())
+    head = read_head(request)
+    assert isinstance(access.to_the_rest(request, head), Caller)
+    access.to_function(head, "hello")
+    access.to_some_function(head)
+    assert asked == [(KEY,)] * 3
 
 
 # Web pages
@@ -278,6 +310,15 @@ def test_the_keys_are_those_of_the_file_and_those_given(tmp_path: Path) -> None:
     assert ring is not None
     assert [line_of(*ring.caller([key]).grants).split()[1] for key in (KEY, b"qh_two")] == ["read", "invoke"]
     assert open_keyring(GatewaySettings(broker="")) is None
+
+
+def test_a_file_that_has_come_to_have_too_many_keys_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("anonymous read\n" * GRANTS_MAX)
+    in_file = parse_lines(["anonymous invoke"])
+    ring = Keyring((), file, in_file)
+    assert ring._look(file) == parse_lines(["anonymous read"]) * GRANTS_MAX
+    assert Keyring(in_file, file, in_file)._look(file) is None
 
 
 def test_an_api_key_and_an_idempotency_key_are_two_things() -> None:

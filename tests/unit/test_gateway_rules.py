@@ -65,8 +65,8 @@ def test_nothing_is_unknown_or_admitted_before_the_broker_was_heard(known: Manif
     assert decide(known, ready=False).code is Code.NOT_READY
 
 
-def test_at_the_limit_of_waiting_only_background_functions_are_refused() -> None:
-    assert decide(manifest(background=True), waiting=3).code is Code.TOO_MANY_WAITING
+def test_at_the_limit_of_waiting_only_background_functions_are_full() -> None:
+    assert decide(manifest(background=True), waiting=3).full.code is Code.TOO_MANY_WAITING
     assert decide(manifest(), waiting=3) == Admitted(manifest=manifest())
 
 

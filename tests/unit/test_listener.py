@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from quarterhour.errors import SettingsError
-from quarterhour.keys import parse_lines
+from quarterhour.keys import GRANTS_MAX, parse_lines
 from quarterhour.listener import check_listener, is_loopback
+from quarterhour.options import networks
 from quarterhour.settings import GatewaySettings, UpSettings
 
 GRANTS = parse_lines(["anonymous invoke"])
@@ -66,6 +67,17 @@ def test_who_lets_other_machines_in_needs_keys_or_says_that_none_are_needed(proc
     check_listener(dataclasses.replace(open_to_all, api_keys=GRANTS))
 
 
+@pytest.mark.parametrize("process", [GatewaySettings, UpSettings])
+def test_so_does_who_is_behind_a_proxy(process: Any) -> None:
+    behind = process(broker="memory://", trusted_proxies=networks().read("127.0.0.1", Path()))
+    with pytest.raises(
+        SettingsError, match=r"^A proxy, which --trusted-proxies names, lets other machines in"
+    ):
+        check_listener(behind)
+    check_listener(dataclasses.replace(behind, allow_anonymous=True))
+    check_listener(dataclasses.replace(behind, api_keys=GRANTS))
+
+
 def test_this_machine_alone_needs_none() -> None:
     check_listener(settings())
 
@@ -76,6 +88,18 @@ def test_a_file_of_keys_with_none_in_it_is_refused(tmp_path: Path) -> None:
     assert f"{file}, has no key in it" in refusal(api_keys_file=file)
     file.write_text("anonymous read\n")
     assert check_listener(settings(api_keys_file=file, host="0.0.0.0")) == parse_lines(["anonymous read"])
+
+
+def test_the_keys_of_file_and_setting_have_a_bounded_number_together(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("anonymous read\n")
+    check_listener(settings(api_keys=GRANTS * (GRANTS_MAX - 1), api_keys_file=file))
+    text = refusal(api_keys=GRANTS * GRANTS_MAX, api_keys_file=file)
+    assert text.startswith(
+        f"There are {GRANTS_MAX + 1} API keys, in --api-keys-file and --api-keys together; "
+    )
+    with pytest.raises(SettingsError, match=f"; {GRANTS_MAX - 1} are allowed"):
+        check_listener(settings(api_keys=GRANTS * GRANTS_MAX), keys_max=GRANTS_MAX - 1)
 
 
 # HTTPS

@@ -138,6 +138,9 @@ def test_each_option_can_be_given_in_each_place(process: type[Any], tmp_path: Pa
         ("expose_errors", "maybe", "true or false"),
         ("host", "http://here", "a host name or an address, without a port"),
         ("host", "a b", "a host name or an address, without a port"),
+        ("host", "a..b", "a host name or an address, without a port"),
+        ("host", "a" * 64, "a host name or an address, without a port"),
+        ("host", "a." * 127 + "bc", "a host name or an address, without a port"),
         ("namespace", "a.b", "1 to 32 of A-Z a-z 0-9 _ -"),
         ("namespace", "a" * 33, "1 to 32 of A-Z a-z 0-9 _ -"),
         ("broker", "127.0.0.1:4222", "an address such as nats://HOST:4222"),
@@ -169,6 +172,14 @@ def test_a_bad_value_names_its_place_itself_and_what_is_allowed(
         assert f", but must be {allowed}" in text
         assert len(text) < 500
         assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "host", ["a" * 63 + ".b.", "::1", "fe80::1%eth0", "::ffff:10.0.0.1", "a." * 127 + "b"]
+)
+def test_a_host_is_what_can_be_looked_up(host: str, tmp_path: Path) -> None:
+    assert up(tmp_path, {"host": host}).host == host
+    host.encode("idna")  # as socket does, which raises for others something that is no OSError
 
 
 @pytest.mark.parametrize(
@@ -277,6 +288,16 @@ def test_a_line_of_api_keys_is_not_shown(text: str, tmp_path: Path) -> None:
     assert "secret" not in said
     write(tmp_path / "quarterhour.toml", "[quarterhour]\napi-keys = 3")
     assert "api-keys must be lines as in a file of API keys" in refusal(tmp_path)
+
+
+def test_api_keys_that_are_given_have_one_among_them(tmp_path: Path) -> None:
+    sentence = "has no key in it, and so nobody would need one; leave it out if that is meant."
+    for text in ("# all keys taken back", ";", " "):
+        assert refusal(tmp_path, QUARTERHOUR_API_KEYS=text) == f"QUARTERHOUR_API_KEYS {sentence}"
+    for value in ("[]", "['# none']"):
+        write(tmp_path / "quarterhour.toml", f"[quarterhour]\napi-keys = {value}")
+        assert refusal(tmp_path).endswith(f"api-keys {sentence}")
+    assert up(tmp_path, QUARTERHOUR_API_KEYS="").api_keys == ()
 
 
 def test_every_field_has_an_option_and_every_option_names_of_its_own() -> None:

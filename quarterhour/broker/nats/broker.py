@@ -55,7 +55,7 @@ class NatsBroker:
         self.call, self.serve, self.stop_serving = calls.call, calls.serve, calls.stop_serving
         self.keep_body, self.read_body = bodies.keep_body, bodies.read_body
         self.remove_body, self.sweep_bodies = bodies.remove_body, bodies.sweep_bodies
-        self.enqueue, self.tend = queue.enqueue, queue.tend
+        self.enqueue, self.knows, self.tend = queue.enqueue, queue.knows, queue.tend
         self.cursors, self.place, self.unplace = schedules.cursors, schedules.place, schedules.unplace
         self.prepare, self.bells, self.pull = work.prepare, work.bells, work.pull
         self.renew, self.settle = work.renew, work.settle

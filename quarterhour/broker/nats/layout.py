@@ -191,9 +191,9 @@ class Layout:
         """The filter for what is placed of a function's schedule."""
         return f"{self.namespace}.s.cron.{function_token(function)}.*"
 
-    def key(self, function: str, key: Key) -> str:
+    def key(self, function: str, key_text: str) -> str:
         """Where an idempotency key lies. No subject is made of what a client sent: its hash is."""
-        digest = hashlib.sha256(f"{function_token(function)} {key.text}".encode())
+        digest = hashlib.sha256(f"{function_token(function)} {key_text}".encode())
         return f"{self.namespace}.k.{digest.hexdigest()}"
 
     def function_key(self, function: str) -> str:
@@ -249,7 +249,7 @@ class Layout:
         """The key of a first attempt; it is refused if there is one already."""
         payload = orjson.dumps({"id": invocation.id, "fingerprint": key.fingerprint})
         headers = {"Nats-Expected-Last-Subject-Sequence": "0", "Nats-TTL": ttl(KEY_KEPT_S)}
-        return Message(self.key(invocation.function, key), payload, headers)
+        return Message(self.key(invocation.function, key.text), payload, headers)
 
     def placed(self, cursor: Cursor, firings: Sequence[Invocation], now: float) -> tuple[Message, ...]:
         """The firings, and as the last message the cursor over the revision that it carries."""

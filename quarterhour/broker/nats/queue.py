@@ -66,7 +66,7 @@ class Queue:
             return invocation.id
         for _ in range(KEY_TRIES_MAX):
             # A look first, since a repeat that is tried would spoil the batch of its neighbours.
-            known = await self._stream.last(self._layout.key(invocation.function, key))
+            known = await self._stream.last(self._layout.key(invocation.function, key.text))
             if known is not None:
                 return _first_id(known.data, key)
             try:
@@ -76,6 +76,10 @@ class Queue:
             return invocation.id
         text = "Others were storing the same idempotency key all the time."
         raise BrokerUnavailable(text)
+
+    async def knows(self, function: str, key_text: str) -> bool:
+        """Whether an invocation is stored with this key."""
+        return await self._stream.last(self._layout.key(function, key_text)) is not None
 
     async def _count_delayed(self, function: str) -> None:
         """Nothing is delayed uncounted: what cannot be seen has no bound."""

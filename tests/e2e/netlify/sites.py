@@ -135,7 +135,7 @@ class Sites:
             "settings",
             _some_of_both,
             *("--functions", "lambdas", "--no-expose-errors", "--no-call-scheduled"),
-            *("--trusted-proxies", "127.0.0.1", "--synchronous-limit", "1"),
+            *("--trusted-proxies", "127.0.0.1", "--allow-anonymous", "--synchronous-limit", "1"),
         )
         return Site(language, up, up.ready(), prefix=f"{language}-")
 
