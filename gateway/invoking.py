@@ -183,7 +183,7 @@ class Invoker:
         if isinstance(body, Claim) and (overloaded or not manifest.background):
             request.unwanted.append(body)
         if overloaded and not isinstance(body, Problem):
-            return Problem(code=Code.OVERLOADED, detail=overloaded)
+            return overloaded
         return body
 
     def _invocation(
