@@ -81,7 +81,7 @@ OPTIONS: Mapping[str, Option] = {
             "body_memory_bytes_max",
             "body-memory",
             whole(1024 * 1024, 1024 * _BODY_BYTES_MAX, _BYTES),
-            "Bytes of bodies that a gateway holds at a time; requests beyond that are refused with 503.",
+            "Bytes of bodies over 16 KiB that a gateway holds at a time; more are refused with 503.",
         ),
         _option(
             "header_bytes_max",
