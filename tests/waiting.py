@@ -20,10 +20,10 @@ async def eventually(
 ) -> T: ...
 @overload
 async def eventually(check: Callable[[], T | None], *, deadline_s: float = ..., what: str = ...) -> T: ...
-async def eventually(check: Callable[[], Any], *, deadline_s: float = 10.0, what: str = "") -> Any:
+async def eventually(check: Callable[[], Any], *, deadline_s: float = 30.0, what: str = "") -> Any:
     """The first true value of `check`, a plain or a coroutine function; at the deadline the test fails.
 
-    `what` completes the sentence "Within 10 s it never came to be that ...".
+    `what` completes the sentence "Within 30 s it never came to be that ...".
     """
     ends_at = time.monotonic() + deadline_s
     while True:
@@ -38,7 +38,7 @@ async def eventually(check: Callable[[], Any], *, deadline_s: float = 10.0, what
         await asyncio.sleep(min(max(POLL_S, 2 * took_s), POLL_S_MAX))
 
 
-def eventually_sync(check: Callable[[], T | None], *, deadline_s: float = 10.0, what: str = "") -> T:
+def eventually_sync(check: Callable[[], T | None], *, deadline_s: float = 30.0, what: str = "") -> T:
     """The same for tests without an event loop."""
     ends_at = time.monotonic() + deadline_s
     while not (value := check()):

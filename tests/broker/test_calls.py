@@ -28,7 +28,7 @@ class Runner:
         self.taken.put_nowait((call, envelope, answer))
 
     async def answer(self, reply: Reply) -> tuple[Invocation, bytes]:
-        call, envelope, answer = await asyncio.wait_for(self.taken.get(), 5)
+        call, envelope, answer = await asyncio.wait_for(self.taken.get(), 20)
         await answer(reply)
         return call, envelope
 
@@ -77,12 +77,12 @@ async def test_a_call_and_its_reply(
     taken, envelope = await serving[1].answer(reply)
     assert taken == sent
     assert envelope == encode_invocation(sent)
-    assert await asyncio.wait_for(calling, 5) == (reply if arrives is None else arrives)
+    assert await asyncio.wait_for(calling, 20) == (reply if arrives is None else arrives)
 
 
 async def test_nobody_serves_under_that_name(gateway: Broker, serving: tuple[Broker, Runner]) -> None:
     with pytest.raises(RunnerGone, match="runner-2"):
-        await asyncio.wait_for(gateway.call("runner-2", call()), 5)
+        await asyncio.wait_for(gateway.call("runner-2", call()), 20)
 
 
 async def test_a_runner_that_has_begun_to_serve_is_there(world: World, gateway: Broker) -> None:
@@ -101,12 +101,12 @@ async def test_a_runner_that_has_begun_to_serve_is_there(world: World, gateway: 
 async def test_each_of_many_calls_gets_its_own_reply(gateway: Broker, serving: tuple[Broker, Runner]) -> None:
     calls = [call(str(number).encode()) for number in range(50)]
     calling = [asyncio.create_task(gateway.call("runner-1", each)) for each in calls]
-    taken = [await asyncio.wait_for(serving[1].taken.get(), 5) for _ in calls]
+    taken = [await asyncio.wait_for(serving[1].taken.get(), 20) for _ in calls]
     for each, _, answer in reversed(taken):
         assert each.body is not None
         await answer(Succeeded(response=Response(body=each.body)))
     for each, task in zip(calls, calling, strict=True):
-        reply = await asyncio.wait_for(task, 5)
+        reply = await asyncio.wait_for(task, 20)
         assert isinstance(reply, Succeeded)
         assert reply.response.body == each.body
 
@@ -115,25 +115,25 @@ async def test_a_reply_that_nobody_waits_for_is_dropped(
     gateway: Broker, serving: tuple[Broker, Runner]
 ) -> None:
     calling = asyncio.create_task(gateway.call("runner-1", call()))
-    _, _, answer = await asyncio.wait_for(serving[1].taken.get(), 5)
+    _, _, answer = await asyncio.wait_for(serving[1].taken.get(), 20)
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await calling
     await answer(Succeeded())
     calling = asyncio.create_task(gateway.call("runner-1", call()))
     await serving[1].answer(TimedOut(limit_s=1.0))
-    assert await asyncio.wait_for(calling, 5) == TimedOut(limit_s=1.0)
+    assert await asyncio.wait_for(calling, 20) == TimedOut(limit_s=1.0)
 
 
 async def test_after_stop_serving_the_runner_is_gone(gateway: Broker, serving: tuple[Broker, Runner]) -> None:
     broker, runner = serving
     calling = asyncio.create_task(gateway.call("runner-1", call()))
-    _, _, answer = await asyncio.wait_for(runner.taken.get(), 5)
+    _, _, answer = await asyncio.wait_for(runner.taken.get(), 20)
     await broker.stop_serving()
     with pytest.raises(RunnerGone):
-        await asyncio.wait_for(gateway.call("runner-1", call()), 5)
+        await asyncio.wait_for(gateway.call("runner-1", call()), 20)
     await answer(Succeeded())  # what was taken is still answered
-    assert isinstance(await asyncio.wait_for(calling, 5), Succeeded)
+    assert isinstance(await asyncio.wait_for(calling, 20), Succeeded)
 
 
 async def test_no_call_is_lost_while_serving_stops(gateway: Broker, serving: tuple[Broker, Runner]) -> None:
@@ -147,7 +147,7 @@ async def test_no_call_is_lost_while_serving_stops(gateway: Broker, serving: tup
     calling = [asyncio.create_task(gateway.call("runner-1", call())) for _ in range(100)]
     await asyncio.sleep(0)
     await broker.stop_serving()
-    results = await asyncio.wait_for(asyncio.gather(*calling, return_exceptions=True), 5)
+    results = await asyncio.wait_for(asyncio.gather(*calling, return_exceptions=True), 20)
     answering.cancel()
     await asyncio.gather(answering, return_exceptions=True)
     assert all(isinstance(result, Succeeded | RunnerGone) for result in results), results
@@ -161,7 +161,7 @@ async def test_a_call_of_a_later_version_is_not_served(
         future.setattr(quarterhour.invocation, "ENVELOPE_VERSION", 3)
         calling = asyncio.create_task(gateway.call("runner-1", later))
         await asyncio.sleep(0)
-    assert await asyncio.wait_for(calling, 5) == Refused(reason=Refusal.NOT_SERVED)
+    assert await asyncio.wait_for(calling, 20) == Refused(reason=Refusal.NOT_SERVED)
     assert serving[1].taken.empty()
 
 
@@ -170,7 +170,7 @@ async def test_the_largest_bodies_go_both_ways(gateway: Broker, serving: tuple[B
     calling = asyncio.create_task(gateway.call("runner-1", call(body)))
     taken, _ = await serving[1].answer(Succeeded(response=Response(body=body)))
     assert taken.body == body
-    assert await asyncio.wait_for(calling, 5) == Succeeded(response=Response(body=body))
+    assert await asyncio.wait_for(calling, 20) == Succeeded(response=Response(body=body))
 
 
 async def test_a_call_that_is_too_large_is_not_sent(gateway: Broker, serving: tuple[Broker, Runner]) -> None:
@@ -186,7 +186,7 @@ async def test_a_response_that_is_too_large_is_a_failure(
     calling = asyncio.create_task(gateway.call("runner-1", call()))
     body = bytes(gateway.body_bytes_max + 1024 * 1024)
     await serving[1].answer(Succeeded(response=Response(body=body)))
-    reply = await asyncio.wait_for(calling, 5)
+    reply = await asyncio.wait_for(calling, 20)
     assert isinstance(reply, Failed)
     assert reply.error.type == "ResponseTooLarge"
     assert serving[0].connected

@@ -60,9 +60,9 @@ async def test_calls_of_one_turn_share_a_message_and_get_their_own_replies(
         # In turns, so that the calls of one runner have no consecutive places.
         runners = ("one", "two", "gone") * 10
         calls = [gateway.call(name, call(b"%d" % number)) for number, name in enumerate(runners)]
-        replies = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+        replies = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
         await inside.client.flush()
-        await eventually(lambda: len(heard) >= 2, deadline_s=5, what="the messages were seen")
+        await eventually(lambda: len(heard) >= 2, deadline_s=20, what="the messages were seen")
         assert len(heard) == 2, "one for each runner"
     for number, (name, reply) in enumerate(zip(runners, replies, strict=True)):
         if name == "gone":
@@ -85,7 +85,7 @@ async def test_a_call_that_was_given_up_before_it_left_is_not_sent(nats_world: W
     kept = asyncio.create_task(gateway.call("one", call(b"kept")))
     await asyncio.sleep(0)
     given_up.cancel()
-    assert await asyncio.wait_for(kept, 5) == Succeeded()
+    assert await asyncio.wait_for(kept, 20) == Succeeded()
     assert taken == [b"kept"]
 
 
@@ -103,9 +103,13 @@ async def test_garbage_in_a_bundle_costs_what_follows_it_alone(nats: NatsServer,
             pack_bundle([(3, good)])[:-1],
         ):
             await inside.client.publish(subject, message, reply="_INBOX.somebody.1-3")
-        await eventually(lambda: b"".join(heard).count(b"succeeded") == 1, deadline_s=5, what="2 is answered")
-        await eventually(lambda: b"".join(heard).count(b"not_served") == 1, deadline_s=5, what="1 is refused")
-    reply = await asyncio.wait_for(gateway.call("one", call(b"still there")), 5)
+        await eventually(
+            lambda: b"".join(heard).count(b"succeeded") == 1, deadline_s=20, what="2 is answered"
+        )
+        await eventually(
+            lambda: b"".join(heard).count(b"not_served") == 1, deadline_s=20, what="1 is refused"
+        )
+    reply = await asyncio.wait_for(gateway.call("one", call(b"still there")), 20)
     assert reply == Succeeded(response=Response(body=b"one still there"))
 
 
@@ -120,7 +124,7 @@ async def test_strange_replies_are_dropped(nats: NatsServer, nats_world: World) 
         await inside.client.subscribe(f"{nats_world.namespace}.call.one", cb=hear)
         await inside.client.flush()
         calling = asyncio.create_task(gateway.call("one", call(b"")))
-        await eventually(lambda: bool(addresses), deadline_s=5, what="the call has come")
+        await eventually(lambda: bool(addresses), deadline_s=20, what="the call has come")
         prefix = addresses[0].rpartition(".")[0]
         for ending in ("replies", "x", "1-", "-", "7-999999999999"):
             await inside.client.publish(f"{prefix}.{ending}", b"\x00")
@@ -131,5 +135,5 @@ async def test_strange_replies_are_dropped(nats: NatsServer, nats_world: World) 
             await calling
     answering: set[asyncio.Future[None]] = set()
     await echo(runner, "two", answering)
-    reply = await asyncio.wait_for(gateway.call("two", call(b"fine")), 5)
+    reply = await asyncio.wait_for(gateway.call("two", call(b"fine")), 20)
     assert reply == Succeeded(response=Response(body=b"two fine"))

@@ -146,7 +146,7 @@ async def know(gateway: Broker, runner: Broker) -> None:
     assert "report" in await runner.functions()
     beat = Beat(runner="runner-1", functions=("report",), slots=1)
     await runner.on_roll_call(lambda: runner.beat(beat))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         async for heard in gateway.beats():
             assert heard == beat
             break
@@ -327,7 +327,7 @@ async def test_what_each_role_may_not(
             else:
                 await connection.subscribe(subject)
             await connection.flush()
-            await eventually(lambda: denied, deadline_s=2, what=f"a {role} could not {what}")
+            await eventually(lambda: denied, deadline_s=20, what=f"a {role} could not {what}")
             assert subject.lower() in denied[0]
 
 

@@ -77,7 +77,7 @@ async def test_ended_records_are_forgotten_in_time(world: World) -> None:
     async def forgotten() -> bool:
         return await broker.read("report", good.invocation.id) is None
 
-    await eventually(forgotten, deadline_s=5, what="the record of the success is gone")
+    await eventually(forgotten, deadline_s=20, what="the record of the success is gone")
     assert await broker.read("report", bad.invocation.id) is not None
 
 
@@ -133,7 +133,7 @@ async def test_the_status_of_a_retry(ready: Broker) -> None:
         now = await ready.status(first.invocation.id)
         return now is not None and now.record.state is State.WAITING
 
-    await eventually(is_waiting, deadline_s=5, what="the retry waits")
+    await eventually(is_waiting, deadline_s=20, what="the retry waits")
     status = await ready.status(first.invocation.id)
     assert status is not None
     assert status.record.attempt == 2

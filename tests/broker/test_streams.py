@@ -43,9 +43,9 @@ async def opened(world: World) -> Open:
     async def begin() -> tuple[Stream, Answer]:
         call = invocation("hello", mode=Mode.SYNCHRONOUS, body=None)
         calling = asyncio.create_task(gateway.call("runner-1", call))
-        answer = await asyncio.wait_for(runner.taken.get(), 5)
+        answer = await asyncio.wait_for(runner.taken.get(), 20)
         await answer.begin(HEAD)
-        stream = await asyncio.wait_for(calling, 5)
+        stream = await asyncio.wait_for(calling, 20)
         assert isinstance(stream, Stream)
         return stream, answer
 
@@ -59,7 +59,7 @@ async def read(stream: Stream) -> list[bytes]:
 
 async def send_until_closed(answer: Answer) -> None:
     """Which happens at the latest when the window is full."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             await answer.send(CHUNK)
 
@@ -69,7 +69,7 @@ async def test_it_begins_before_it_ends(opened: Open) -> None:
     assert stream.head == HEAD
     for text in (b"one", b"two"):
         await answer.send(text)
-        assert await asyncio.wait_for(anext(stream.chunks), 5) == text
+        assert await asyncio.wait_for(anext(stream.chunks), 20) == text
     await answer(Succeeded())
     assert await read(stream) == []
 
@@ -119,7 +119,7 @@ async def test_it_goes_no_faster_than_it_is_read(opened: Open) -> None:
         await asyncio.sleep(0.2)  # to see that it stays so
         assert sent * len(CHUNK) <= WINDOW_BYTES + len(CHUNK)
         for _ in range(40):
-            assert await asyncio.wait_for(anext(stream.chunks), 5) == CHUNK
+            assert await asyncio.wait_for(anext(stream.chunks), 20) == CHUNK
         await sending
 
 
@@ -136,9 +136,9 @@ async def test_a_failure_on_the_way_is_no_end(opened: Open, end: Reply) -> None:
     stream, answer = await opened()
     await answer.send(b"some")
     await answer(end)
-    assert await asyncio.wait_for(anext(stream.chunks), 5) == b"some"
+    assert await asyncio.wait_for(anext(stream.chunks), 20) == b"some"
     with pytest.raises(StreamBroken):
-        await asyncio.wait_for(anext(stream.chunks), 5)
+        await asyncio.wait_for(anext(stream.chunks), 20)
 
 
 async def test_the_runner_learns_that_nobody_reads_further(opened: Open) -> None:
@@ -157,7 +157,7 @@ async def test_a_stream_that_is_begun_for_nobody_is_closed(world: World) -> None
     calling = asyncio.create_task(
         gateway.call("runner-1", invocation("hello", mode=Mode.SYNCHRONOUS, body=None))
     )
-    answer = await asyncio.wait_for(runner.taken.get(), 5)
+    answer = await asyncio.wait_for(runner.taken.get(), 20)
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await calling

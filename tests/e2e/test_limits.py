@@ -183,7 +183,7 @@ async def counted(system: System, count: float, name: str, **labels: str) -> Non
     async def check() -> bool:
         return await system.metric(name, **labels) == count
 
-    await eventually(check, deadline_s=5, what=f"{name} {labels} was {count}")
+    await eventually(check, deadline_s=20, what=f"{name} {labels} was {count}")
 
 
 async def test_two_minutes_with_a_limit_of_three_seconds(system: System) -> None:

@@ -37,7 +37,7 @@ async def attempt_at(system: System, id: str, runner: Process) -> int:
         there = (status["state"], status["runner"]) == ("running", name_of(runner))
         return status["attempt"] if there else 0
 
-    return await eventually(found, deadline_s=5, what="the other runner runs it")
+    return await eventually(found, deadline_s=20, what="the other runner runs it")
 
 
 async def running(system: System, gate: str) -> str:
@@ -53,7 +53,7 @@ async def takes_calls(system: System) -> bool:
 
 
 async def test_what_runs_is_finished_and_nothing_more_is_taken(tmp_path: Path) -> None:
-    async with System(tmp_path, FUNCTIONS) as system:
+    async with System(tmp_path, FUNCTIONS, lease_s=60) as system:
         await system.start_gateway()
         runner = await system.start_runner()
         first = await running(system, "gate")
@@ -77,7 +77,7 @@ async def test_what_runs_is_finished_and_nothing_more_is_taken(tmp_path: Path) -
         # What came meanwhile waits for the next runner, and is not left to a lease.
         assert (await system.status(later))["state"] == "waiting"
         await system.start_runner()
-        assert (await system.in_state(later, "succeeded", deadline_s=2))["attempt"] == 1
+        assert (await system.in_state(later, "succeeded", deadline_s=30))["attempt"] == 1
 
 
 async def test_what_is_not_finished_in_time_is_handed_back_without_an_attempt(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ async def test_what_is_not_finished_in_time_is_handed_back_without_an_attempt(tm
         system.remember(first)
 
         first.send(signal.SIGTERM)
-        assert await first.ended(5) == 0
+        assert await first.ended(20) == 0
         drained_at = time.monotonic()
         for id in ids:
             assert await attempt_at(system, id, second) == 1
@@ -113,7 +113,7 @@ async def test_a_call_that_is_not_finished_in_time_is_answered(tmp_path: Path) -
         runner.send(signal.SIGTERM)
         answer = await call
         assert answer.status_code >= 500
-        assert await runner.ended(5) == 0
+        assert await runner.ended(20) == 0
 
 
 async def test_handing_back_again_and_again_is_no_crime(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ async def test_handing_back_again_and_again_is_no_crime(tmp_path: Path) -> None:
         for _ in range(6):
             system.remember(runner)
             runner.send(signal.SIGTERM)
-            assert await runner.ended(5) == 0
+            assert await runner.ended(20) == 0
             runner = await system.start_runner("--drain", "0")
             assert await attempt_at(system, id, runner) == 1
         (tmp_path / "gate").touch()

@@ -176,7 +176,7 @@ async def test_the_file_is_read_again_when_it_changes(
             async def turned() -> bool:
                 return await status(key) == expected
 
-            await eventually(turned, deadline_s=5, what=f"{key} led to {expected}")
+            await eventually(turned, deadline_s=20, what=f"{key} led to {expected}")
 
         assert (await status(INVOKE), await status(ADMIN)) == (200, 401)
         file.write_text(f"{line(INVOKE, 'invoke')}\n{line(ADMIN, 'admin')}\n")

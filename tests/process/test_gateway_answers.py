@@ -327,7 +327,7 @@ async def test_client_gone_before_202(rig: Rig, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(MemoryBroker, "enqueue", slow)
     _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(f"POST {BACKGROUND} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx".encode())
-    await asyncio.wait_for(begun.wait(), 5)
+    await asyncio.wait_for(begun.wait(), 20)
     writer.transport.abort()
     await asyncio.sleep(0.3)  # the server has noticed by now
     go_on.set()
@@ -358,7 +358,7 @@ async def test_a_client_that_goes_away_does_not_disturb_a_call(rig: Rig) -> None
 @pytest.mark.parametrize("name", ["hello", "hello-background"])
 async def test_with_the_broker_away_it_is_503_at_once(rig: Rig, name: str) -> None:
     rig.broker.store.away = True
-    answer = await asyncio.wait_for(rig.client.post(f"{PREFIX}/{name}"), 5)
+    answer = await asyncio.wait_for(rig.client.post(f"{PREFIX}/{name}"), 20)
     assert (answer.status_code, answer.json()["code"]) == (503, "broker_unavailable")
     assert int(answer.headers["retry-after"]) > 0
     rig.broker.store.away = False
@@ -419,7 +419,7 @@ async def test_delayed_ones_count_toward_the_limit(server: Server) -> None:
             return 'quarterhour_delayed{function="hello-background"} 2.0' in page
 
         statuses = [(await rig.client.post(BACKGROUND, headers=later)).status_code for _ in range(2)]
-        await eventually(delayed, deadline_s=5, what="the broker has counted them")
+        await eventually(delayed, deadline_s=20, what="the broker has counted them")
         statuses += [(await rig.client.post(BACKGROUND)).status_code for _ in range(2)]
         assert statuses == [202, 202, 202, 429]
         answer = await rig.client.post(BACKGROUND, headers=later)

@@ -52,7 +52,7 @@ async def test_granian_drops_the_second_length_and_closes_the_connection(lengths
         data = f"POST {PREFIX}/hello HTTP/1.1\r\nHost: x\r\n{lengths}\r\n0\r\n\r\n{smuggled}".encode()
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(data)
-        everything = await asyncio.wait_for(reader.read(), 5)
+        everything = await asyncio.wait_for(reader.read(), 20)
         writer.close()
         assert everything.count(b"HTTP/1.1 ") == 1
         assert b"connection: close" in everything.lower()
@@ -186,9 +186,9 @@ async def test_an_early_answer_to_a_small_body_leaves_the_connection_usable(rig:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     for _ in range(3):
         writer.write(huge(f"{PREFIX}/missing", 1000))
-        assert status_of(await asyncio.wait_for(read_answer(reader), 5)) == 404
+        assert status_of(await asyncio.wait_for(read_answer(reader), 20)) == 404
     writer.write(huge(f"{PREFIX}/hello", 10))
-    assert json_of(await asyncio.wait_for(read_answer(reader), 5))["body"] == "x" * 10
+    assert json_of(await asyncio.wait_for(read_answer(reader), 20))["body"] == "x" * 10
     writer.close()
 
 
@@ -196,7 +196,7 @@ async def test_requests_sent_at_once_are_answered_in_order(rig: Rig) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     paths = [f"{PREFIX}/hello/{number}" for number in range(5)]
     writer.write(b"".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for path in paths))
-    got = [json_of(await asyncio.wait_for(read_answer(reader), 5))["path"] for _ in paths]
+    got = [json_of(await asyncio.wait_for(read_answer(reader), 20))["path"] for _ in paths]
     writer.close()
     assert got == paths
 
@@ -216,6 +216,6 @@ async def test_a_client_that_goes_away_while_its_body_is_dropped_leaves_no_trace
             f"POST {PREFIX}/hello HTTP/1.1\r\nHost: x\r\nContent-Length: {20 * MIB}\r\n\r\n".encode()
         )
         writer.write(b"x" * MIB)
-        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
         writer.transport.abort()
     assert (await rig.client.get(f"{PREFIX}/hello")).status_code == 200

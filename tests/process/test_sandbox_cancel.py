@@ -46,7 +46,7 @@ async def test_what_it_has_started_ends_as_well(bench: Bench) -> None:
     attempt.cancel()
     assert (await running).outcome == Cancelled()
     await eventually(
-        lambda: not any(map(alive, pids)), deadline_s=2, what="nothing of it is left that it has started"
+        lambda: not any(map(alive, pids)), deadline_s=20, what="nothing of it is left that it has started"
     )
 
 

@@ -161,14 +161,14 @@ def test_when_the_runner_is_killed_nothing_of_its_sandbox_is_left(tmp_path: Path
         pids = [runner.pid(label) for label in ("guard", *LABELS)]
         assert all(map(alive, pids))
         runner.process.kill()
-        eventually_sync(lambda: not any(map(alive, pids)), deadline_s=2, what="all were gone")
+        eventually_sync(lambda: not any(map(alive, pids)), deadline_s=20, what="all were gone")
 
 
 def test_when_the_runner_ends_its_children_end_with_it(tmp_path: Path) -> None:
     with runner_process(tmp_path) as runner:
         pids = [runner.pid(label) for label in ("guard", *LABELS)]
         runner.process.send_signal(signal.SIGINT)
-        eventually_sync(lambda: not any(map(alive, pids)), deadline_s=5, what="all were gone")
+        eventually_sync(lambda: not any(map(alive, pids)), deadline_s=20, what="all were gone")
 
 
 def test_a_stopped_runners_attempts_end_with_their_lease(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_stopped_runners_attempts_end_with_their_lease(tmp_path: Path) -> None
         ends_before = time.monotonic() + lease_s  # it began before anything was printed
         runner.process.send_signal(signal.SIGSTOP)
         assert all(map(alive, pids))
-        eventually_sync(lambda: not any(map(alive, pids)), deadline_s=5, what="all were gone")
+        eventually_sync(lambda: not any(map(alive, pids)), deadline_s=20, what="all were gone")
         assert time.monotonic() < ends_before, "gone by the end of the lease"
         assert alive(runner.pid("guard"))
         runner.process.send_signal(signal.SIGCONT)
@@ -192,7 +192,7 @@ def test_when_runner_and_guard_are_killed_together_the_workers_end(tmp_path: Pat
         runner.process.send_signal(signal.SIGSTOP)
         os.kill(runner.pid("guard"), signal.SIGKILL)
         runner.process.kill()
-        eventually_sync(lambda: not alive(worker), deadline_s=2, what="the worker was gone")
+        eventually_sync(lambda: not alive(worker), deadline_s=20, what="the worker was gone")
 
 
 @pytest.mark.skipif(

@@ -213,7 +213,7 @@ def test_a_second_signal_ends_it_at_once(project: Path, started: list[Up]) -> No
     up.process.terminate()
     eventually_sync(lambda: "draining" in up.log.read_text())
     up.process.terminate()
-    up.wait(5)
+    up.wait(20)
     eventually_sync(lambda: living(family) == {}, what="everything ended")
 
 
@@ -225,7 +225,7 @@ def test_the_drain_time_is_kept_and_the_rest_runs_again_at_no_cost(project: Path
     eventually_sync(lambda: ran(project / "slept") == 1)
     family = up.family()
     up.process.terminate()
-    assert up.wait(7) == 0
+    assert up.wait(25) == 0
     assert living(family) == {}
     assert "killing" not in up.log.read_text()
     url = start(project, started, "--lease", "3").ready()

@@ -112,7 +112,7 @@ async def problem_after(bench: Bench, seconds: float, *beating: str) -> Problem:
         call = tasks.create_task(bench.call())
         await eventually(lambda: bench.calls.asked)
         bench.pass_time(seconds, *beating)
-        result = await asyncio.wait_for(call, 5)
+        result = await asyncio.wait_for(call, 20)
     assert isinstance(result, Problem)
     return result
 

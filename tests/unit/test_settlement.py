@@ -74,7 +74,7 @@ async def test_one_that_cannot_be_finished_is_given_up(
     monkeypatch.setattr(module, "FINISH_S", 0.05)
     broker = kind(1000.0)
     with structlog.testing.capture_logs() as logs:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await broken_off(broker)
     assert [entry["event"] for entry in logs] == ["settlement_broken_off"]
     assert broker.done == 0
