@@ -22,6 +22,7 @@ from quarterhour.broker import Broker, BrokerOptions
 from quarterhour.broker.nats import permissions
 from quarterhour.broker.nats.broker import connect
 from quarterhour.broker.nats.bundle import pack_bundle
+from quarterhour.broker.nats.link import ANSWER_S
 from quarterhour.broker.nats.permissions import ROLES, Role, grants
 from quarterhour.broker.port import Answer, Beat, Cursor, Key, Run, Stream
 from quarterhour.errors import BrokerUnavailable, BrokerUnsuitable
@@ -433,7 +434,7 @@ async def test_what_is_denied_fails_at_once_and_names_the_subject(tmp_path: Path
                 began = time.monotonic()
                 with structlog.testing.capture_logs() as logs, pytest.raises(BrokerUnavailable) as caught:
                     await attempt()
-                assert time.monotonic() - began < 1.0
+                assert time.monotonic() - began < ANSWER_S
                 assert (
                     f"this user may not {'subscribe' if 'bell' in subject else 'publish'} to {subject}"
                     in str(caught.value)
@@ -451,4 +452,4 @@ async def test_a_user_who_may_hear_no_replies_is_told_so(tmp_path: Path) -> None
         ):
             async with connect(BrokerOptions(url=url_of(server, "narrow"), name="narrow")):
                 pass
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < ANSWER_S

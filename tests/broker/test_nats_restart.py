@@ -78,7 +78,7 @@ async def fails_at_once(broker: Broker) -> None:
     ):
         with pytest.raises(BrokerUnavailable):
             await operation
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < ANSWER_S
 
 
 async def test_a_killed_server_loses_nothing_that_was_accepted(own: World, server: NatsServer) -> None:
@@ -285,7 +285,7 @@ async def test_what_is_under_way_is_told_when_the_server_goes(own: World, server
     started = time.monotonic()
     results = await asyncio.gather(calling, pulling, return_exceptions=True)
     assert [type(result) for result in results] == [BrokerUnavailable, BrokerUnavailable]
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < ANSWER_S
 
 
 async def test_a_server_that_hangs_is_away_within_the_promised_time(own: World, server: NatsServer) -> None:
@@ -301,7 +301,7 @@ async def test_a_server_that_hangs_is_away_within_the_promised_time(own: World, 
         ]
         results = await asyncio.gather(*operations, return_exceptions=True)
         assert all(isinstance(result, BrokerUnavailable) for result in results), results
-        assert time.monotonic() - started < ANSWER_S + 2
+        assert time.monotonic() - started < 2 * ANSWER_S
     finally:
         server.resume()
     await eventually(lambda: _accepts(broker), deadline_s=10, what="it is back")
