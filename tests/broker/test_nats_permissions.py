@@ -22,9 +22,8 @@ from quarterhour.broker import Broker, BrokerOptions
 from quarterhour.broker.nats import permissions
 from quarterhour.broker.nats.broker import connect
 from quarterhour.broker.nats.bundle import pack_bundle
-from quarterhour.broker.nats.link import ANSWER_S
 from quarterhour.broker.nats.permissions import ROLES, Role, grants
-from quarterhour.broker.port import Answer, Beat, Cursor, Key, Run, Stream
+from quarterhour.broker.port import ANSWER_S, Answer, Beat, Cursor, Key, Run, Stream
 from quarterhour.errors import BrokerUnavailable, BrokerUnsuitable
 from quarterhour.function import Mode
 from quarterhour.invocation import Invocation, encode_invocation
