@@ -31,7 +31,7 @@ from tests.waiting import eventually
 __all__ = ["PREFIX", "FakeRunner", "Rig", "answered", "function", "json_of", "open_rig"]
 
 PREFIX = "/.netlify/functions"
-QUICK = BodyLimits(silence_s=0.3, whole_s=5.0, drain_s=5.0)
+QUICK = BodyLimits(silence_s=1.5, whole_s=5.0, drain_s=5.0)
 
 _numbers = itertools.count()
 
