@@ -100,7 +100,7 @@ async def test_a_repeat_after_an_answer_that_was_lost(nats_world: World, nats: N
             await broker.enqueue(first, KEY)
     finally:
         nats.resume()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             try:
                 stored = await broker.enqueue(again, KEY)

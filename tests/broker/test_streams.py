@@ -53,7 +53,7 @@ async def opened(world: World) -> Open:
 
 
 async def read(stream: Stream) -> list[bytes]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return [chunk async for chunk in stream.chunks]
 
 

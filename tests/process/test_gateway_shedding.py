@@ -112,7 +112,7 @@ async def test_what_looks_like_a_request_may_be_a_body(rig: Rig, monkeypatch: py
     head = HELLO.replace(b": 2\r\n", b": %d\r\n" % len(HELLO)).removesuffix(b"{}")
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(head)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         refused = await reader.readuntil(b"\r\n\r\n")
         writer.write(HELLO)  # which nobody waits for any more
         await reader.readuntil(b"}")
