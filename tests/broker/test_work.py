@@ -34,7 +34,7 @@ async def test_what_is_enqueued_is_delivered_as_it_was(ready: Broker) -> None:
     sent = invocation(trace="00-abc-01", body=b"")
     await ready.enqueue(sent)
     before = boot_s()
-    [delivery] = await pulled(ready)
+    [delivery] = await take(ready)
     assert delivery.invocation == sent
     assert delivery.envelope == quarterhour.invocation.encode_invocation(sent)
     assert delivery.number == 1
@@ -92,7 +92,7 @@ async def test_work_that_was_there_before_its_queue_is_delivered(broker: Broker)
 
 async def test_after_the_lease_it_is_delivered_again(ready: Broker) -> None:
     await ready.enqueue(invocation())
-    [first] = await pulled(ready)
+    [first] = await take(ready)
     assert await pulled(ready) == []
     [second] = await take(ready)
     assert boot_s() >= first.leased_until - 0.1
@@ -102,7 +102,7 @@ async def test_after_the_lease_it_is_delivered_again(ready: Broker) -> None:
 
 async def test_a_renewed_lease_goes_on(ready: Broker) -> None:
     await ready.enqueue(invocation())
-    [delivery] = await pulled(ready)
+    [delivery] = await take(ready)
     until = delivery.leased_until
     while boot_s() < delivery.leased_until + LEASE_S:
         sent_at = boot_s()
@@ -115,7 +115,7 @@ async def test_a_renewed_lease_goes_on(ready: Broker) -> None:
 
 async def test_a_lease_that_has_ended_is_not_renewed(ready: Broker) -> None:
     await ready.enqueue(invocation())
-    [first] = await pulled(ready)
+    [first] = await take(ready)
     [second] = await take(ready)
     assert await ready.renew(first) <= boot_s()
     taken_at = second.leased_until - LEASE_S
@@ -138,7 +138,7 @@ async def test_what_is_handed_back_is_delivered_again_at_once(world: World) -> N
 
 async def test_what_is_handed_back_too_late_stays_with_its_new_holder(ready: Broker) -> None:
     await ready.enqueue(invocation())
-    [first] = await pulled(ready)
+    [first] = await take(ready)
     [second] = await take(ready)
     await ready.hand_back(first)
     assert await pulled(ready) == []
@@ -147,7 +147,7 @@ async def test_what_is_handed_back_too_late_stays_with_its_new_holder(ready: Bro
 
 async def test_what_is_acknowledged_is_gone(ready: Broker) -> None:
     await ready.enqueue(invocation())
-    [delivery] = await pulled(ready)
+    [delivery] = await take(ready)
     await ready.acknowledge(delivery)
     await asyncio.sleep(LEASE_S * 1.2)
     assert await pulled(ready) == []
@@ -155,7 +155,7 @@ async def test_what_is_acknowledged_is_gone(ready: Broker) -> None:
 
 async def test_a_success_is_recorded_and_gone(ready: Broker) -> None:
     await ready.enqueue(invocation())
-    [delivery] = await pulled(ready)
+    [delivery] = await take(ready)
     settlement = complete(delivery)
     await ready.settle(settlement)
     record = await ready.read("report", delivery.invocation.id)
@@ -168,7 +168,7 @@ async def test_a_success_is_recorded_and_gone(ready: Broker) -> None:
 
 async def test_a_retry_comes_when_it_is_due_and_not_before(ready: Broker) -> None:
     await ready.enqueue(invocation())
-    [first] = await pulled(ready)
+    [first] = await take(ready)
     settlement = retry(first, after_s=1.0)
     await ready.settle(settlement)
     assert settlement.retry is not None
@@ -181,7 +181,7 @@ async def test_a_retry_comes_when_it_is_due_and_not_before(ready: Broker) -> Non
 
 async def test_a_retry_that_is_due_comes_at_once(ready: Broker) -> None:
     await ready.enqueue(invocation())
-    [first] = await pulled(ready)
+    [first] = await take(ready)
     await ready.settle(retry(first, after_s=0.0))
     [second] = await take(ready)
     assert second.invocation.attempt == 2
@@ -196,7 +196,7 @@ async def test_a_retry_that_is_due_comes_at_once(ready: Broker) -> None:
 
 async def test_the_largest_body_can_be_buried_with_much_evidence(ready: Broker) -> None:
     await ready.enqueue(invocation(body=bytes(ready.body_bytes_max)))
-    [delivery] = await pulled(ready)
+    [delivery] = await take(ready)
     settlement = bury(delivery)
     [attempt] = settlement.record.attempts
     evidence = tuple(replace(attempt, attempt=number, logs="x" * 64 * 1024) for number in range(1, 7))
@@ -208,7 +208,7 @@ async def test_the_largest_body_can_be_buried_with_much_evidence(ready: Broker) 
 
 async def test_settling_over_another_revision_changes_nothing(ready: Broker) -> None:
     await ready.enqueue(invocation())
-    [first] = await pulled(ready)
+    [first] = await take(ready)
     note = await ready.write(replace(complete(first).record, state=State.RUNNING))
     with pytest.raises(Conflict):
         await ready.settle(retry(first, after_s=0.0))
@@ -235,7 +235,7 @@ async def test_of_two_outcomes_the_second_is_refused(world: World) -> None:
 
 async def test_the_same_settlement_again_is_no_conflict(ready: Broker) -> None:
     await ready.enqueue(invocation())
-    [first] = await pulled(ready)
+    [first] = await take(ready)
     settlement = retry(first, after_s=0.0)
     await ready.settle(settlement)
     await ready.settle(settlement)
@@ -315,7 +315,7 @@ async def test_an_envelope_of_a_later_version_is_left_alone(
         future.setattr(quarterhour.invocation, "ENVELOPE_VERSION", 3)
         await ready.enqueue(later)
     await ready.enqueue(known)
-    [delivery] = await pulled(ready)
+    [delivery] = await take(ready)
     assert delivery.invocation == known
     await asyncio.sleep(LEASE_S * 1.2)
     assert await ready.read("report", later.id) is None
@@ -340,7 +340,7 @@ async def test_an_envelope_that_nobody_can_read_is_a_dead_letter(ready: Broker) 
 
 async def test_a_retry_that_nobody_can_read_keeps_the_earlier_attempts(ready: Broker) -> None:
     await ready.enqueue(invocation())
-    [first] = await pulled(ready)
+    [first] = await take(ready)
     settlement = retry(first, after_s=0.0)
     assert settlement.retry is not None
     broken = replace(settlement.retry, mode="no such mode")  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ SHORT = f"""{NOTE}
 config = {{"retry_delay": 0.1}}
 
 def handler(event, context):
-    time.sleep(0.02)
+    time.sleep(0.1)
     note("ended", context)
     if context.attempt == 1 and int(event["body"]) % 5 == 0:
         raise ValueError("once more")
@@ -123,7 +123,7 @@ async def test_after_sigkill_of_everything_every_accepted_one_gets_its_end(
     posting = asyncio.ensure_future(accepted(url, "short-background", 1000))
     # In the midst of it all: accepting, running, failing, retrying.
     # Distinct ones: attempts that are repeated leave a note each. Of a few, the 202 is still on its way.
-    await eventually(lambda: len({note["id"] for note in notes(tmp_path)}) >= 150, what="some had run")
+    await eventually(lambda: len({note["id"] for note in notes(tmp_path)}) >= 60, what="some had run")
     kill(ups[0])
     ids = await posting
     assert len(ids) >= 100
