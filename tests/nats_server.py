@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from quarterhour.cli.preflight import free_address
+
 __all__ = ["NatsServer", "free_port", "nats_server_path"]
 
 START_S = 10.0
@@ -30,10 +32,7 @@ def nats_server_path() -> Path:
 
 def free_port() -> int:
     """A loopback port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_address("127.0.0.1", 0)  # none that a connection could take before it is listened on
 
 
 class NatsServer:
@@ -126,9 +125,11 @@ class NatsServer:
             return False
         with socket.socket() as probe:
             probe.settimeout(1.0)
-            if probe.connect_ex(("127.0.0.1", self.port)):
+            try:
+                probe.connect(("127.0.0.1", self.port))
+                return probe.recv(4, socket.MSG_WAITALL) == b"INFO"
+            except OSError:  # nobody is there yet, or says nothing yet
                 return False
-            return probe.recv(4) == b"INFO"
 
     def _announced_port(self) -> int:
         path = self.folder / f"nats-server_{self.pid}.ports"

@@ -26,7 +26,7 @@ import httpx
 
 from quarterhour.lifecycle import FINAL
 from tests.nats_server import NatsServer, free_port
-from tests.waiting import eventually
+from tests.waiting import eventually, whole_lines
 
 __all__ = ["Process", "System", "alive", "descendants", "parent"]
 
@@ -51,8 +51,7 @@ class Process:
     @property
     def log(self) -> list[dict[str, Any]]:
         """The facts it has logged so far."""
-        lines = self.log_path.read_text(errors="replace").splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return [json.loads(line) for line in whole_lines(self.log_path) if line.startswith("{")]
 
     def facts(self, event: str) -> list[dict[str, Any]]:
         """The facts of one kind."""

@@ -4,9 +4,10 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
-__all__ = ["eventually", "eventually_sync"]
+__all__ = ["eventually", "eventually_sync", "whole_lines"]
 
 POLL_S = 0.01
 POLL_S_MAX = 0.1  # for checks that take long themselves, so that waiting does not keep the machine busy
@@ -53,3 +54,9 @@ def _fail_if_late(ends_at: float, deadline_s: float, what: str, value: object) -
             f"Within {deadline_s:g} s it never came to be that {what or 'the check was true'}: {value!r}"
         )
         raise AssertionError(message)
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that somebody else appends to: what is just being written is no line yet."""
+    text = path.read_text(errors="replace") if path.exists() else ""
+    return text[: text.rfind("\n") + 1].splitlines()

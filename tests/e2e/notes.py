@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import whole_lines
+
 __all__ = ["NOTE", "Run", "notes", "runs_by_id"]
 
 # Put at the head of a function: note("began", context, anything="more").
@@ -23,9 +25,7 @@ def note(what, context, **more):
 
 def notes(folder: Path, what: str | None = None) -> list[dict[str, Any]]:
     """All notes so far, in the order in which they were written."""
-    path = folder / "notes"
-    lines = path.read_text().splitlines() if path.exists() else []
-    found = [json.loads(line) for line in lines]
+    found = [json.loads(line) for line in whole_lines(folder / "notes")]
     return [note for note in found if what in (None, note["what"])]
 
 

@@ -1,7 +1,6 @@
 # ruff: noqa: E501
 """What somebody might send to get into the broker, into another's response, or at the memory: all of it is text."""
 
-import asyncio
 import gzip
 import json
 import re
@@ -14,7 +13,7 @@ import pytest
 import pytest_asyncio
 from nats.aio.msg import Msg
 
-from tests.process.raw_http import Answer, talk
+from tests.process.raw_http import QUIET_S, Answer, talk
 from tests.system import System
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -43,9 +42,9 @@ class Site:
     system: System
     ports: tuple[int, int]
 
-    async def ask(self, data: bytes) -> list[list[Answer]]:
-        """The answers of both servers."""
-        return [await talk(port, data) for port in self.ports]
+    async def ask(self, data: bytes, *, quiet_s: float = 5.0) -> list[list[Answer]]:
+        """The answers of both servers; who is asked to close closes long before the client is quiet."""
+        return [await talk(port, data, quiet_s=quiet_s) for port in self.ports]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -177,8 +176,7 @@ async def test_what_is_too_long_is_refused(site: Site) -> None:
         f"{ask}{'X' * 100_000}: a\r\n\r\n",
         f"{ask}X: {'a' * 10 * MIB}\r\n\r\n",
     ):
-        for answers in await site.ask(data.encode()):
+        for answers in await site.ask(data.encode(), quiet_s=QUIET_S):
             assert [answer.status for answer in answers] in ([431], [400], [414], []), data[:60]
-    assert await asyncio.gather(
-        *(talk(port, (ask + "Connection: close\r\n\r\n").encode()) for port in site.ports)
-    )
+    for (answer,) in await site.ask((ask + "Connection: close\r\n\r\n").encode()):
+        assert answer.json["errorType"], "it is a call like any other, without what `says` wants"

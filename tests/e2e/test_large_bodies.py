@@ -23,7 +23,7 @@ from quarterhour.broker import BrokerOptions
 from quarterhour.broker.nats.broker import connect
 from tests.broker.nats_inside import look_inside
 from tests.system import Process, System
-from tests.waiting import eventually
+from tests.waiting import eventually, whole_lines
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -107,8 +107,7 @@ async def nothing_stored(system: System) -> None:
 
 def taken(system: System, id: str) -> list[list[Any]]:
     """The attempts that have read their body: number and digest."""
-    path = system.folder / "taken"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [json.loads(line) for line in whole_lines(system.folder / "taken")]
     return [rest for of, *rest in lines if of == id]
 
 

@@ -17,6 +17,7 @@ from tests.faults.faults import Injected, Planned, inject, plan
 from tests.faults.functions import FUNCTIONS
 from tests.faults.load import Load
 from tests.faults.world import World
+from tests.waiting import whole_lines
 
 __all__ = ["Options", "Progress", "run"]
 
@@ -104,10 +105,10 @@ async def _collect(world: World, http: httpx.AsyncClient, load: Load, progress: 
     rest_after_s = boot_s() - healed_at
     calm = await _calm(world, http, load, statuses)
     # What was accepted unseen, and what schedules have made: it is known by its record or its runs.
-    runs, looked_at = read_ledger(world.ledger.read_text()), boot_s()
+    runs, looked_at = read_ledger("\n".join(whole_lines(world.ledger))), boot_s()
     others = await survey.recorded_ids(world) | {run.id for run in runs if FUNCTIONS[run.function].has_queue}
     statuses |= await survey.at_rest(http, world, others - statuses.keys(), deadline_s=REST_S)
-    runs = read_ledger(world.ledger.read_text())
+    runs = read_ledger("\n".join(whole_lines(world.ledger)))
     books = Books(
         accepted=load.accepted,
         not_known=load.not_known,

@@ -14,6 +14,7 @@ from quarterhour.lifecycle import FINAL
 from tests.faults.books import BrokerState
 from tests.faults.world import World
 from tests.nats_cluster import ask, connected
+from tests.waiting import whole_lines
 
 __all__ = ["broker_state", "counters", "events", "gauges", "recorded_ids", "statuses"]
 
@@ -120,7 +121,7 @@ def events(folder: Path) -> Mapping[str, int]:
     """How often each fact is in the logs; `Traceback` counts the lines that begin one."""
     found: Counter[str] = Counter()
     for log in folder.glob("*-*.log"):
-        for line in log.read_text(errors="replace").splitlines():
+        for line in whole_lines(log):
             if line.startswith("{"):
                 fact = json.loads(line)
                 found[fact["event"]] += 1

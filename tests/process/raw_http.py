@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["QUIET_S", "Answer", "Garbled", "answers_in", "talk"]
 
 QUIET_S = 0.2  # after this long without a byte, the client has nothing more to say
-END_S = 5.0  # the server's limits are shorter in tests, so what is open then hangs
+END_S = 20.0  # the server's limits are shorter in tests, so what is open then hangs
 
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)( [^\r\n]*)?\r\n")
 _NAME = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")

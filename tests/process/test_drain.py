@@ -53,7 +53,7 @@ async def takes_calls(system: System) -> bool:
 
 
 async def test_what_runs_is_finished_and_nothing_more_is_taken(tmp_path: Path) -> None:
-    async with System(tmp_path, FUNCTIONS, lease_s=60) as system:
+    async with System(tmp_path, FUNCTIONS) as system:
         await system.start_gateway()
         runner = await system.start_runner()
         first = await running(system, "gate")
@@ -74,7 +74,7 @@ async def test_what_runs_is_finished_and_nothing_more_is_taken(tmp_path: Path) -
         status = await system.in_state(first, "succeeded")
         assert (status["attempt"], len(notes(tmp_path, "ended"))) == (1, 2)
 
-        # What came meanwhile waits for the next runner, and is not left to a lease.
+        # What came meanwhile waits for the next runner.
         assert (await system.status(later))["state"] == "waiting"
         await system.start_runner()
         assert (await system.in_state(later, "succeeded", deadline_s=30))["attempt"] == 1
