@@ -21,7 +21,9 @@ class Inside:
 
     async def api(self, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         payload = orjson.dumps(body) if body is not None else b""
-        answer: dict[str, Any] = orjson.loads((await self.client.request(f"$JS.API.{name}", payload)).data)
+        answer: dict[str, Any] = orjson.loads(
+            (await self.client.request(f"$JS.API.{name}", payload, timeout=30)).data
+        )
         assert "error" not in answer, answer
         return answer
 
@@ -42,12 +44,14 @@ class Inside:
     async def message(self, subject: str) -> tuple[dict[str, str], bytes]:
         """Headers and payload of what lies at a subject."""
         name = f"$JS.API.DIRECT.GET.{self.namespace}.{self.namespace}.{subject}"
-        found = await self.client.request(name)
+        found = await self.client.request(name, timeout=30)
         return found.headers or {}, found.data
 
     async def put(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None:
         """Store a message the way a stranger would."""
-        answer = await self.client.request(f"{self.namespace}.{subject}", payload, headers=headers)
+        answer = await self.client.request(
+            f"{self.namespace}.{subject}", payload, headers=headers, timeout=30
+        )
         assert b"error" not in answer.data, answer.data
 
 

@@ -110,7 +110,7 @@ async def test_each_does_its_work_and_is_allowed_nothing_that_it_does_not_use(
 
 async def ask(admin: Client, name: str, body: Any = None) -> Any:
     payload = json.dumps(body).encode() if body else b""
-    answer = json.loads((await admin.request(f"$JS.API.{name}", payload)).data)
+    answer = json.loads((await admin.request(f"$JS.API.{name}", payload, timeout=30)).data)
     assert "error" not in answer, answer
     return answer
 

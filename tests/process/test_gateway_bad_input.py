@@ -134,9 +134,9 @@ async def test_a_body_that_never_comes_is_408(rig: Rig, framing: str, name: str)
 async def test_a_body_that_comes_slowly_but_steadily_is_read(rig: Rig) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(f"POST {PREFIX}/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n".encode())
-    for _ in range(10):  # a second in all, which is more than a pause may take
+    for _ in range(10):  # two seconds in all, which is more than a pause may take
         writer.write(b"x")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
     assert json_of(await read_answer(reader))["body"] == "x" * 10
     writer.close()
 
