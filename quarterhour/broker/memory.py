@@ -183,7 +183,9 @@ class MemoryBroker(MemoryBodies, MemoryCalls):
             queue.put_nowait(self._backlogged())
             while True:
                 try:
-                    names = await asyncio.wait_for(queue.get(), BELLS_SILENCE_S)
+                    # `wait_for` would lose a cancellation that comes in the moment of a ring (Python 3.11).
+                    async with asyncio.timeout(BELLS_SILENCE_S):
+                        names = await queue.get()
                 except TimeoutError:
                     names = self._backlogged()
                 if names:
@@ -455,7 +457,8 @@ def _heard(queues: set[asyncio.Queue[T]], *, waiting_max: int) -> Iterator[async
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
     event.clear()
 
 
