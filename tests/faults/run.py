@@ -144,8 +144,10 @@ async def _calm(
     world: World, http: httpx.AsyncClient, load: Load, statuses: dict[str, dict[str, Any]]
 ) -> dict[str, float]:
     """Some more invocations while nobody is hurt; by how much the counters of the metrics rose."""
+    await survey.quiet(world, deadline_s=REST_S)  # what was accepted unseen ends as well, and is counted
     before = await survey.counters(http, world)
     made = await load.some(http, CALM_INVOCATIONS)
     statuses |= await survey.at_rest(http, world, made, deadline_s=REST_S)
+    await survey.quiet(world, deadline_s=REST_S)
     after = await survey.counters(http, world)
     return {"made": len(made)} | {name: value - before.get(name, 0) for name, value in after.items()}

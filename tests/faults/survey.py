@@ -16,7 +16,7 @@ from tests.faults.world import World
 from tests.nats_cluster import ask, connected
 from tests.waiting import whole_lines
 
-__all__ = ["broker_state", "counters", "events", "gauges", "recorded_ids", "statuses"]
+__all__ = ["at_rest", "broker_state", "counters", "events", "gauges", "quiet", "recorded_ids", "statuses"]
 
 STREAM = "quarterhour"
 ASKED_AT_ONCE = 16
@@ -53,6 +53,21 @@ async def at_rest(
         left = {id for id in left if found.get(id, {}).get("state") not in FINAL}
         await asyncio.sleep(0.5 if left else 0)
     return found
+
+
+async def quiet(world: World, *, deadline_s: float) -> None:
+    """Return when no background work waits, is delayed or is leased, or after `deadline_s`.
+
+    A runner acknowledges what it has settled and counts it in the same breath: so all is counted then.
+    """
+    ends_at = asyncio.get_running_loop().time() + deadline_s
+    while not _is_quiet(await broker_state(world)) and asyncio.get_running_loop().time() < ends_at:
+        await asyncio.sleep(0.1)
+
+
+def _is_quiet(broker: BrokerState) -> bool:
+    queues = [counts for name, counts in broker.consumers.items() if name.endswith("-background")]
+    return not any(map(any, queues)) and not broker.subjects.keys() & {"s.retry", "s.delay"}
 
 
 async def recorded_ids(world: World) -> set[str]:
