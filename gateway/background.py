@@ -11,7 +11,8 @@ __all__ = ["Accepter", "Backlog"]
 class Backlog:
     """How many invocations of each function wait or are delayed: the broker's last word, and our own since.
 
-    With several gateways it is exceeded by what the others accept within a second, no more.
+    It may miss what the others accept within a second, where there are several gateways, and for as long
+    what was on its way to the broker while that was asked: by so much a limit can be exceeded, no more.
     """
 
     def __init__(self) -> None:

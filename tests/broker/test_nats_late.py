@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from quarterhour.broker import Broker
-from tests.broker.nats_inside import look_inside
+from tests.broker.nats_inside import Inside, look_inside
 from tests.broker.worlds import World, invocation, manifest, pulled
 from tests.faults.proxy import Proxy
 from tests.nats_server import NatsServer
@@ -61,3 +62,27 @@ async def test_a_late_delivery_is_not_given_back_from_under_its_next_holder(
     assert await pulled(far) == []
     async with look_inside(worlds[0].url, worlds[0].namespace) as inside:
         assert (await inside.queue())["num_redelivered"] == 1
+
+
+async def test_what_is_on_its_way_to_one_who_ends_is_not_left_to_its_lease(
+    worlds: tuple[World, World, Proxy],
+) -> None:
+    near_world, far_world, link = worlds
+    near = await near_world.connect("near", lease_s=60)
+    async with AsyncExitStack() as until_it_ends:
+        far = await replace(far_world, stack=until_it_ends).connect("far", lease_s=60)
+        for broker in (near, far):
+            await broker.prepare([manifest()])
+        assert await pulled(far) == []
+        async with look_inside(near_world.url, near_world.namespace) as inside:
+            await near.enqueue(invocation())
+            await eventually(lambda: has_pending(inside), what="the queue saw it")
+        link.deafen()
+        assert await pulled(far) == []
+        asyncio.get_running_loop().call_later(0.3, link.heal)
+    [delivery] = await eventually(lambda: pulled(near), what="it was given back")
+    assert delivery.number == 2
+
+
+async def has_pending(inside: Inside) -> bool:
+    return bool((await inside.queue())["num_pending"])

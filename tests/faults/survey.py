@@ -60,9 +60,11 @@ async def quiet(world: World, *, deadline_s: float) -> None:
 
     A runner acknowledges what it has settled and counts it in the same breath: so all is counted then.
     """
+    is_quiet = False
     ends_at = asyncio.get_running_loop().time() + deadline_s
-    while not _is_quiet(await broker_state(world)) and asyncio.get_running_loop().time() < ends_at:
-        await asyncio.sleep(0.1)
+    while not is_quiet and asyncio.get_running_loop().time() < ends_at:
+        is_quiet = _is_quiet(await broker_state(world))
+        await asyncio.sleep(0 if is_quiet else 0.1)
 
 
 def _is_quiet(broker: BrokerState) -> bool:

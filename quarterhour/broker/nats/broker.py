@@ -1,7 +1,7 @@
 """The NATS adapter: the rooms of this package put together behind the port."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 from quarterhour.broker.nats.access import open_access
 from quarterhour.broker.nats.address import Address, parse_address
@@ -109,7 +109,8 @@ async def connect(options: BrokerOptions) -> AsyncIterator[Broker]:
         who = Who(link, layout, stream, options.clock)
         records = Records(link, layout, stream, append, who)
         directory = Directory(link, layout, stream)
-        async with running(link, append.run(), bells.run(), calls.run()):
+        work = Work(link, layout, stream=stream, append=append, bells=bells, records=records, options=options)
+        async with running(link, append.run(), bells.run(), calls.run()), aclosing(work):
             if stream.replicas > 1:
                 await link.subscribe(layout.new_leaders, link.on_new_leader)
             await directory.listen()
@@ -120,15 +121,7 @@ async def connect(options: BrokerOptions) -> AsyncIterator[Broker]:
                 bodies=Bodies(link, layout, stream, dead_letter_s=options.dead_letter_s),
                 queue=Queue(layout, stream, append, bells, options.clock),
                 schedules=Schedules(layout, stream, append, bells, options.clock),
-                work=Work(
-                    link,
-                    layout,
-                    stream=stream,
-                    append=append,
-                    bells=bells,
-                    records=records,
-                    options=options,
-                ),
+                work=work,
                 who=who,
                 records=records,
                 cancelling=Cancelling(

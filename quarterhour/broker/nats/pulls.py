@@ -19,6 +19,8 @@ from quarterhour.errors import BrokerUnavailable
 __all__ = ["NAK", "Pull", "Pulls"]
 
 NAK = b"-NAK"
+LATE_S = 5.0  # after a pull was asked for, its end is waited for no longer where the connection is closed
+LOOK_EVERY_S = 0.01
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -47,9 +49,13 @@ class Pull:
             message = self.arrived.get_nowait()
         if isinstance(message, Exception):
             raise message
+        self.count(message)
+        return message
+
+    def count(self, message: Msg) -> None:
+        """A message of this pull is here: it may be the last one."""
         self.wanted -= 1
         self.ended = has_status(message) or not self.wanted
-        return message
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +104,23 @@ class Pulls:
                 if pull.ended:
                     del address.pulls[function]
                 while not pull.arrived.empty():
-                    await self._give_back(pull, pull.arrived.get_nowait())
+                    message = pull.arrived.get_nowait()
+                    if not isinstance(message, Exception):
+                        await self._too_late(address, function, pull, message)
+
+    async def close(self) -> None:
+        """Return once every pull has ended, so that nothing is on its way that nobody would give back.
+
+        The servers do not tell the end of a pull whose leader they have changed: that one is not waited
+        for longer than servers and link take when they are slow.
+        """
+        while self._link.connected and self._may_bring():  # noqa: ASYNC110 - once, and time ends it too
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _may_bring(self) -> bool:
+        leased_after = self._clock.boot() + max(0.0, self._lease_s - LATE_S)
+        pulls = (pull for address in self._addresses for pull in address.pulls.values())
+        return any(pull.leased_until > leased_after for pull in pulls)
 
     async def _address(self, function: str) -> _Address:
         """Where the function's next pull goes: not to where an earlier one may still bring something."""
@@ -133,17 +155,19 @@ class Pulls:
         else:
             function = self._layout.parts(message.subject)[1]
         pull = address.pulls.get(function)
-        if pull is None:
+        if pull is None or (has_status(message) and message.subject != pull.address):
             return
         if pull.closed:
-            await self._give_back(pull, message)
-        elif message.subject == pull.address or not has_status(message):
+            await self._too_late(address, function, pull, message)
+        else:
             pull.arrived.put_nowait(message)
 
-    async def _give_back(self, pull: Pull, message: Msg | Exception) -> None:
-        if isinstance(message, Exception) or has_status(message):
-            return
-        if self._clock.boot() >= pull.leased_until:
+    async def _too_late(self, address: _Address, function: str, pull: Pull, message: Msg) -> None:
+        """It came after its pull was closed: give it back, if it is a delivery."""
+        pull.count(message)
+        if pull.ended and address.pulls.get(function) is pull:
+            del address.pulls[function]
+        if has_status(message) or self._clock.boot() >= pull.leased_until:
             return
         with suppress(BrokerUnavailable):
             await self._link.publish(message.reply, NAK)

@@ -104,6 +104,10 @@ class Work:
                     if delivery is not None:
                         yield delivery
 
+    async def aclose(self) -> None:
+        """Return when no delivery is on its way any more: what comes until then is given back."""
+        await self._pulls.close()
+
     async def _look_back(self) -> None:
         """Once for each connection, and each new leader: learn what was there before the server began.
 
