@@ -8,6 +8,7 @@ from quarterhour.function import Manifest
 __all__ = ["NOT_READ", "Admitted", "Decision", "Unknown", "admit"]
 
 NOT_READ = "The gateway has not read yet which functions there are."
+STORE_FULL = "The broker's store is nearly full; the rest of it is for what was accepted already."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +34,14 @@ def admit(
     ready: bool,
     waiting: int,
     waiting_max: int,
+    left_bytes: int | None,
     call_scheduled: bool,
 ) -> Decision:
     """Whether to take a request on for the function of `manifest` (None: nobody announced it).
 
     `ready`: the functions have been read at least once. `waiting` counts the function's background
-    invocations that wait or are delayed, as far as the gateway can tell. While the broker is away
+    invocations that wait or are delayed, and `left_bytes` is what the broker's store takes (None: anything),
+    both as far as the gateway can tell. While the broker is away
     nothing is called unknown, since whoever announced it may not have been heard. A function with a
     schedule is as good as unknown unless `call_scheduled`.
     """
@@ -52,4 +55,6 @@ def admit(
     if manifest.background and waiting >= waiting_max:
         detail = f"{waiting} invocations of {manifest.name} wait or are delayed already; {waiting_max} may."
         return Admitted(manifest=manifest, full=Problem(code=Code.TOO_MANY_WAITING, detail=detail))
+    if manifest.background and left_bytes is not None and left_bytes <= 0:
+        return Admitted(manifest=manifest, full=Problem(code=Code.STORE_FULL, detail=STORE_FULL))
     return Admitted(manifest=manifest)

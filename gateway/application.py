@@ -11,7 +11,7 @@ from gateway.access import Access
 from gateway.api.routes import ApiRooms, add_routes
 from gateway.api.statuses import Statuses
 from gateway.asgi import App
-from gateway.background import Accepter, Backlog
+from gateway.background import Accepter, Backlog, StoreRoom
 from gateway.bodies import LargeBodies
 from gateway.body import BodyLimits, Memory
 from gateway.calls import Caller, watch_calls
@@ -62,11 +62,13 @@ class Gateway:
         self.shedding = Shedding(self._pressure, self.functions, self.metrics, stopping)
         self.runners = Runners()
         self._backlog = Backlog()
+        self._room = StoreRoom()
         self._caller = Caller(broker, self.runners, clock.boot)
         self._upkeep = Upkeep(
             broker=broker,
             functions=self.functions,
             backlog=self._backlog,
+            room=self._room,
             metrics=self.metrics,
             clock=clock,
             waiting_age_s=settings.waiting_age_s,
@@ -112,8 +114,9 @@ class Gateway:
             broker=self._broker,
             functions=self.functions,
             backlog=self._backlog,
+            room=self._room,
             caller=self._caller,
-            accepter=Accepter(self._broker, self._backlog),
+            accepter=Accepter(self._broker, self._backlog, self._room),
             access=access,
             bodies=LargeBodies(self._broker, waiting_age_s=settings.waiting_age_s),
             metrics=self.metrics,

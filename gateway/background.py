@@ -2,10 +2,15 @@
 
 from collections.abc import Collection, Mapping
 
-from quarterhour.broker.port import Depth, Key, Queue
+from quarterhour.broker.port import Depth, Key, Queue, StoreUse
 from quarterhour.invocation import Invocation
 
-__all__ = ["Accepter", "Backlog"]
+__all__ = ["Accepter", "Backlog", "StoreRoom"]
+
+# The rest is kept for what comes of all that was accepted: records, results, retries, dead letters. Were it
+# given away too, nothing that runs could be settled, nothing settled, and so the store would stay full.
+FILLED_MAX = 0.9
+BESIDES_BODY_BYTES = 1024  # of an envelope: about what a request's headers take
 
 
 class Backlog:
@@ -44,12 +49,44 @@ class Backlog:
         return self._depths.keys()
 
 
+class StoreRoom:
+    """Whether the broker's store takes more work: its last word, and what we have accepted since.
+
+    With several gateways the room that is kept shrinks by what the others accept within a second.
+    """
+
+    def __init__(self) -> None:
+        self._use = StoreUse()
+        self._accepted_bytes = 0
+
+    @property
+    def left_bytes(self) -> int | None:
+        """How much more may be accepted, negative where it was too much; None: as much as anybody likes."""
+        if self._use.limit_bytes is None:
+            return None
+        return round(FILLED_MAX * self._use.limit_bytes) - self._use.used_bytes - self._accepted_bytes
+
+    def add(self, size_bytes: int) -> None:
+        """So much more is on its way to the store; a negative size takes it back."""
+        self._accepted_bytes += size_bytes
+
+    def mark(self) -> int:
+        """What was accepted up to now; handed to `replace` with the use that was asked for then."""
+        return self._accepted_bytes
+
+    def replace(self, use: StoreUse, counted: int) -> None:
+        """Take over what is used now, which holds what was accepted before that was asked for."""
+        self._use = use
+        self._accepted_bytes = max(0, self._accepted_bytes - counted)
+
+
 class Accepter:
     """Puts invocations on the queue."""
 
-    def __init__(self, queue: Queue, backlog: Backlog) -> None:
+    def __init__(self, queue: Queue, backlog: Backlog, room: StoreRoom) -> None:
         self._queue = queue
         self._backlog = backlog
+        self._room = room
 
     async def knows(self, function: str, key_text: str) -> bool:
         """Whether an invocation came with this key before. Raises `BrokerUnavailable`."""
@@ -63,11 +100,21 @@ class Accepter:
         Nothing here listens for the client, and a server does not cancel a request whose client has
         gone: so the client's going away changes nothing.
         """
+        size_bytes = _size(invocation)
         self._backlog.add(invocation.function)
+        self._room.add(size_bytes)
         stored = None
         try:
             stored = await self._queue.enqueue(invocation, key)
         finally:
             if stored != invocation.id:
                 self._backlog.add(invocation.function, -1)
+                self._room.add(-size_bytes)
         return stored
+
+
+def _size(invocation: Invocation) -> int:
+    """About what it takes in the store."""
+    if invocation.claim is not None:
+        return BESIDES_BODY_BYTES + invocation.claim.size_bytes
+    return BESIDES_BODY_BYTES + len(invocation.body or b"")

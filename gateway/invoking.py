@@ -16,7 +16,7 @@ from gateway.access import Access
 from gateway.admission import Admitted, Decision, Unknown, admit
 from gateway.arrival import Arrival, log_cut, relay_response, send_answer
 from gateway.asgi import Answer
-from gateway.background import Accepter, Backlog
+from gateway.background import Accepter, Backlog, StoreRoom
 from gateway.bodies import LargeBodies
 from gateway.calls import Caller, Relayed
 from gateway.delay import due_at_of
@@ -50,6 +50,7 @@ class InvokerRooms:
     broker: Connection
     functions: Functions
     backlog: Backlog
+    room: StoreRoom
     caller: Caller
     accepter: Accepter
     access: Access
@@ -132,6 +133,7 @@ class Invoker:
             ready=rooms.functions.ready,
             waiting=rooms.backlog.waiting(name),
             waiting_max=self._settings.waiting_max,
+            left_bytes=rooms.room.left_bytes,
             call_scheduled=self._settings.call_scheduled,
         )
         if not isinstance(decision, Admitted):

@@ -1,5 +1,6 @@
 """The gateway's metrics; the only module here that knows the metrics library."""
 
+import math
 from collections.abc import Collection, Mapping
 
 from prometheus_client import (
@@ -13,7 +14,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway.pressure import Pressure
-from quarterhour.broker.port import Depth
+from quarterhour.broker.port import Depth, StoreUse
 from quarterhour.function import Manifest, Mode
 from quarterhour.retry import BuryReason
 
@@ -78,6 +79,15 @@ class Metrics:
         self._connected = Gauge(
             "quarterhour_broker_connected", "1 while the broker answers.", registry=self.registry
         )
+        self._store_bytes = Gauge(
+            "quarterhour_store_bytes", "What the broker has stored, in bytes.", registry=self.registry
+        )
+        self._store_limit_bytes = Gauge(
+            "quarterhour_store_limit_bytes",
+            "What the broker stores at most, in bytes; infinite where nobody has said so.",
+            registry=self.registry,
+        )
+        self._store_limit_bytes.set(math.inf)
         self._under_way = Gauge(
             "quarterhour_requests_under_way",
             "Requests to functions that this gateway works on now.",
@@ -140,6 +150,11 @@ class Metrics:
     def connected(self, *, connected: bool) -> None:
         """Whether the broker answers."""
         self._connected.set(1 if connected else 0)
+
+    def store(self, use: StoreUse) -> None:
+        """How full the broker's store is."""
+        self._store_bytes.set(use.used_bytes)
+        self._store_limit_bytes.set(math.inf if use.limit_bytes is None else use.limit_bytes)
 
     def text(self) -> bytes:
         """Everything in Prometheus's text format."""

@@ -51,6 +51,7 @@ class Code(StrEnum):
     BUSY = "busy"
     OVERLOADED = "overloaded"
     TOO_MANY_BODIES = "too_many_bodies"
+    STORE_FULL = "store_full"
     TIMED_OUT = "timed_out"
     NO_ANSWER = "no_answer"
 
@@ -97,6 +98,7 @@ KINDS: dict[Code, Kind] = {
     Code.BUSY: Kind(status=503, title="All runners are busy", retry_after_s=1),
     Code.OVERLOADED: Kind(status=503, title="The gateway has too much to do", retry_after_s=1),
     Code.TOO_MANY_BODIES: Kind(status=503, title="Too many bodies at once", retry_after_s=1, close=True),
+    Code.STORE_FULL: Kind(status=503, title="The broker has no room for more", retry_after_s=10),
     Code.TIMED_OUT: Kind(status=504, title="The function took too long"),
     Code.NO_ANSWER: Kind(status=504, title="The runner did not answer in time"),
 }

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from gateway.background import Backlog
+from gateway.background import Backlog, StoreRoom
 from gateway.directory import Functions
 from gateway.metrics import Metrics
 from quarterhour.broker.port import Bodies, Connection, Delivery, Depth, Queue, Records, Settlement, Work
@@ -48,6 +48,7 @@ class Upkeep:
         broker: UpkeepBroker,
         functions: Functions,
         backlog: Backlog,
+        room: StoreRoom,
         metrics: Metrics,
         clock: Clock,
         waiting_age_s: float,
@@ -55,6 +56,7 @@ class Upkeep:
         self._broker = broker
         self._functions = functions
         self._backlog = backlog
+        self._room = room
         self._metrics = metrics
         self._clock = clock
         self._waiting_age_s = waiting_age_s
@@ -79,8 +81,15 @@ class Upkeep:
         self._backlog.replace(depths, counted)
         known = {name: depth for name, depth in depths.items() if name in self._functions.by_name}
         self._metrics.depths(known, now=self._clock.now())
+        await self._look_at_store()
         await self._expire(queued, depths)
         await self._sweep()
+
+    async def _look_at_store(self) -> None:
+        counted = self._room.mark()
+        use = await self._broker.store_use()
+        self._room.replace(use, counted)
+        self._metrics.store(use)
 
     async def _expire(self, functions: Mapping[str, Manifest], depths: Mapping[str, Depth]) -> None:
         before = self._clock.now() - self._waiting_age_s

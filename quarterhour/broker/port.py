@@ -42,6 +42,7 @@ __all__ = [
     "Schedules",
     "Settlement",
     "Status",
+    "StoreUse",
     "Stream",
     "Work",
 ]
@@ -120,6 +121,14 @@ class Depth:
     leased: int = 0
     delayed: int = 0
     oldest_due_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreUse:
+    """How full the broker's store is, in bytes. `limit_bytes`: None where nobody has said what it takes."""
+
+    used_bytes: int = 0
+    limit_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,6 +330,10 @@ class Queue(Protocol):
         missed, and removes what is settled. Both for every queue there is, since a function that has
         no queue any more may have left work on it.
         """
+        ...
+
+    async def store_use(self) -> StoreUse:
+        """How full the store is; once it is full, nothing that runs can be settled any more."""
         ...
 
 

@@ -30,6 +30,7 @@ PAYLOAD_BYTES_MAX = 8 * 1024 * 1024  # room for records with the logs of many at
 LOG_BYTES_MAX = 10 * 1024 * 1024
 LINE_BYTES_MAX = 64 * 1024
 TAIL_BYTES = 4096
+BLOCK_BYTES = 512  # of `st_blocks`, wherever the file lies
 GREETING_S = 1.0
 SERVER_NAME = "quarterhour-up"
 
@@ -42,11 +43,13 @@ class NatsServer:
     config: Path
     log: Path
     port: int
+    store_bytes_max: int
     passwords: Mapping[Role, str]
 
     def url(self, role: Role) -> str:
         """Where it listens, with a password: never show it, never put it on a command line."""
-        return f"nats://{role}:{self.passwords[role]}@127.0.0.1:{self.port}?sync_interval=always"
+        known = f"sync_interval=always&max_file_store={self.store_bytes_max}"
+        return f"nats://{role}:{self.passwords[role]}@127.0.0.1:{self.port}?{known}"
 
     def last_words(self) -> str | None:
         """The last error in its log, if it left one."""
@@ -81,6 +84,7 @@ def prepare(binary: Path, data_dir: Path, *, namespace: str) -> NatsServer:
         config=folder / "nats-server.conf",
         log=folder / "nats-server.log",
         port=_free_port(),
+        store_bytes_max=_store_bytes_max(folder),
         passwords={role: secrets.token_hex(24) for role in ROLES},
     )
     server.log.unlink(missing_ok=True)
@@ -133,11 +137,22 @@ authorization: {{
 jetstream {{
   store_dir: {_quoted(folder)}
   sync_interval: always  # accepted means on disk
+  max_file_store: {server.store_bytes_max}
 }}
 log_file: {_quoted(server.log)}
 logfile_size_limit: {LOG_BYTES_MAX}
 logfile_max_num: 2
 """
+
+
+def _store_bytes_max(folder: Path) -> int:
+    """Three quarters of the disk, but for what others have on it.
+
+    By itself a server takes three quarters of what is free when it starts: with each start less, up to the
+    point where it has stored more than that already and takes nothing at all.
+    """
+    ours = sum(file.stat().st_blocks * BLOCK_BYTES for file in folder.rglob("*") if file.is_file())
+    return max(1, (shutil.disk_usage(folder).free + ours) * 3 // 4)
 
 
 def _users(server: NatsServer) -> str:

@@ -221,6 +221,14 @@ def test_addresses() -> None:
 
 
 @pytest.mark.parametrize(
+    ("size", "size_bytes"),
+    [("1", 1), ("10GB", 10 * 1024**3), ("10G", 10 * 1000**3), ("7kb", 7 * 1024), ("3Mb", 3 * 1024**2)],
+)
+def test_a_size_is_what_the_server_takes_it_for(size: str, size_bytes: int) -> None:
+    assert parse_address(f"nats://one?max_file_store={size}").store_bytes_max == size_bytes
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "",
@@ -230,6 +238,11 @@ def test_addresses() -> None:
         "nats://one?replicas=2",
         "nats://one?replica=3",
         "nats://one?sync_interval=2m",
+        "nats://one?max_file_store=",
+        "nats://one?max_file_store=0",
+        "nats://one?max_file_store=10 GB",
+        "nats://one?max_file_store=1PB",
+        "nats://one?max_file_store=-1",
         ",",
     ],
 )

@@ -1,6 +1,7 @@
 """The embedded NATS server as it is set up, before it starts."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -27,6 +28,19 @@ def test_only_hashes_of_the_passwords_leave_this_process(server: NatsServer) -> 
         (hashed,) = re.findall(rf'user: {role}, password: "(\$2b\$.*)", permissions', shown)
         assert bcrypt.checkpw(password.encode(), hashed.encode())
         assert f"{role}:{password}@127.0.0.1:{server.port}?" in server.url(role)
+
+
+def test_it_takes_three_quarters_of_what_is_free_or_its_own(tmp_path: Path) -> None:
+    before = prepare(nats_server_path(), tmp_path, namespace="ours").store_bytes_max
+    stored = tmp_path / "nats" / "jetstream" / "stored"
+    stored.parent.mkdir()
+    stored.write_bytes(bytes(64 * 1024 * 1024))
+    after = prepare(nats_server_path(), tmp_path, namespace="ours")
+    free = shutil.disk_usage(tmp_path).free
+    assert after.store_bytes_max == pytest.approx((free + 64 * 1024 * 1024) * 0.75, rel=0.01)
+    assert after.store_bytes_max == pytest.approx(before, rel=0.01)
+    assert f"  max_file_store: {after.store_bytes_max}\n" in after.config.read_text()
+    assert after.url("gateway").endswith(f"?sync_interval=always&max_file_store={after.store_bytes_max}")
 
 
 def test_the_server_understands_it_and_listens_on_loopback_alone(server: NatsServer) -> None:

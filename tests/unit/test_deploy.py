@@ -174,8 +174,9 @@ def test_the_broker_is_the_one_that_is_started(service: str, settings: type[Any]
     allowed = f"password: $NATS_{service.upper()}_PASSWORD, permissions: $QUARTERHOUR_{service.upper()}"
     assert broker.username == service
     assert f"{{ user: {service}, {allowed} }}" in conf
-    assert broker.query == "sync_interval=always"
+    assert broker.query == "sync_interval=always&max_file_store=10GB"
     assert "  sync_interval: always" in conf
+    assert "  max_file_store: 10GB" in conf
 
 
 def test_nats_understands_its_configuration() -> None:

@@ -10,7 +10,7 @@ import pytest
 from gateway.admission import Admitted, Unknown, admit
 from gateway.api.shapes import invocation_shape, iso_time, result_shape, target_shapes
 from gateway.asgi import OWN_HEADERS
-from gateway.background import Backlog
+from gateway.background import Backlog, StoreRoom
 from gateway.problems import KINDS, Code, Problem, code_of_status, problem_answer
 from gateway.request import (
     Head,
@@ -23,7 +23,7 @@ from gateway.request import (
     request_of,
 )
 from gateway.response import outcome_answer, wire_headers
-from quarterhour.broker.port import Beat, Depth, Run, Status
+from quarterhour.broker.port import Beat, Depth, Run, Status, StoreUse
 from quarterhour.function import Manifest, Mode
 from quarterhour.lifecycle import State
 from quarterhour.options import networks
@@ -39,7 +39,14 @@ def manifest(*, background: bool = False) -> Manifest:
 
 
 def decide(known: Manifest | None, **values: Any) -> Any:
-    usual = {"connected": True, "ready": True, "waiting": 0, "waiting_max": 3, "call_scheduled": False}
+    usual: dict[str, Any] = {
+        "connected": True,
+        "ready": True,
+        "waiting": 0,
+        "waiting_max": 3,
+        "left_bytes": None,
+        "call_scheduled": False,
+    }
     return admit(known, **{**usual, **values})
 
 
@@ -68,6 +75,34 @@ def test_nothing_is_unknown_or_admitted_before_the_broker_was_heard(known: Manif
 def test_at_the_limit_of_waiting_only_background_functions_are_full() -> None:
     assert decide(manifest(background=True), waiting=3).full.code is Code.TOO_MANY_WAITING
     assert decide(manifest(), waiting=3) == Admitted(manifest=manifest())
+
+
+@pytest.mark.parametrize(("left_bytes", "full"), [(None, False), (1, False), (0, True), (-5, True)])
+def test_without_room_in_the_store_only_background_functions_are_full(
+    left_bytes: int | None, full: bool
+) -> None:
+    decision = decide(manifest(background=True), left_bytes=left_bytes)
+    assert (decision.full is not None and decision.full.code is Code.STORE_FULL) is full
+    assert decide(manifest(), left_bytes=left_bytes) == Admitted(manifest=manifest())
+
+
+def test_a_tenth_of_the_store_is_kept() -> None:
+    room = StoreRoom()
+    assert room.left_bytes is None
+    room.replace(StoreUse(used_bytes=10**9), 0)
+    assert room.left_bytes is None
+    room.replace(StoreUse(used_bytes=500, limit_bytes=1000), room.mark())
+    assert room.left_bytes == 400
+    room.add(150)
+    counted = room.mark()
+    room.add(100)  # accepted while the broker was asked
+    assert room.left_bytes == 150
+    room.replace(StoreUse(used_bytes=650, limit_bytes=1000), counted)
+    assert room.left_bytes == 150
+    room.add(200)
+    assert room.left_bytes == -50
+    room.add(-200)  # it failed
+    assert room.left_bytes == 150
 
 
 def test_every_code_has_one_status_and_title() -> None:

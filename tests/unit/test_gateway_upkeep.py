@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from gateway.background import Backlog
+from gateway.background import Backlog, StoreRoom
 from gateway.directory import Functions
 from gateway.metrics import Metrics
 from gateway.upkeep import PULLED_AT_ONCE, Upkeep
@@ -89,6 +89,7 @@ async def bench() -> AsyncIterator[Bench]:
             broker=broker,
             functions=functions,
             backlog=Backlog(),
+            room=StoreRoom(),
             metrics=metrics,
             clock=clock,
             waiting_age_s=AGE_S,

@@ -55,7 +55,8 @@ class NatsBroker:
         self.call, self.serve, self.stop_serving = calls.call, calls.serve, calls.stop_serving
         self.keep_body, self.read_body = bodies.keep_body, bodies.read_body
         self.remove_body, self.sweep_bodies = bodies.remove_body, bodies.sweep_bodies
-        self.enqueue, self.knows, self.tend = queue.enqueue, queue.knows, queue.tend
+        self.enqueue, self.knows = queue.enqueue, queue.knows
+        self.tend, self.store_use = queue.tend, queue.store_use
         self.cursors, self.place, self.unplace = schedules.cursors, schedules.place, schedules.unplace
         self.prepare, self.bells, self.pull = work.prepare, work.bells, work.pull
         self.renew, self.settle = work.renew, work.settle
@@ -119,7 +120,9 @@ async def connect(options: BrokerOptions) -> AsyncIterator[Broker]:
                 link,
                 calls=calls,
                 bodies=Bodies(link, layout, stream, dead_letter_s=options.dead_letter_s),
-                queue=Queue(layout, stream, append, bells, options.clock),
+                queue=Queue(
+                    layout, stream, append, bells, options.clock, store_bytes_max=address.store_bytes_max
+                ),
                 schedules=Schedules(layout, stream, append, bells, options.clock),
                 work=work,
                 who=who,

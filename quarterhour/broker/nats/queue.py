@@ -11,7 +11,7 @@ from quarterhour.broker.nats.append import Append
 from quarterhour.broker.nats.bells import Bells
 from quarterhour.broker.nats.layout import Layout, Message
 from quarterhour.broker.nats.stream import Backlog, Overview, Stream
-from quarterhour.broker.port import ANSWER_S, Depth, Key
+from quarterhour.broker.port import ANSWER_S, Depth, Key, StoreUse
 from quarterhour.clock import Clock
 from quarterhour.errors import BrokerUnavailable, Conflict, KeyReused
 from quarterhour.invocation import Invocation
@@ -26,13 +26,23 @@ KEY_TRIES_MAX = 3  # a key that has just been found taken may be at its end in t
 class Queue:
     """Accepts, rings, measures and trims."""
 
-    def __init__(self, layout: Layout, stream: Stream, append: Append, bells: Bells, clock: Clock) -> None:
-        """A queue that stores by `append` and rings `bells`."""
+    def __init__(
+        self,
+        layout: Layout,
+        stream: Stream,
+        append: Append,
+        bells: Bells,
+        clock: Clock,
+        *,
+        store_bytes_max: int | None,
+    ) -> None:
+        """A queue that stores by `append` and rings `bells`. `store_bytes_max`: what a server stores."""
         self._layout = layout
         self._stream = stream
         self._append = append
         self._bells = bells
         self._clock = clock
+        self._store_bytes_max = store_bytes_max
         self._oldest: dict[str, tuple[int, float]] = {}  # by function: the last delivered, who waits since
         self._trimmed: dict[str, int] = {}  # by function: up to which sequence
         self._trimmed_at = clock.boot()
@@ -106,6 +116,10 @@ class Queue:
         await self._bells.ring(busy | {name for name, depth in depths.items() if depth.waiting})
         await self._trim(overview, names)
         return {name: replace(depth, delayed=delayed.get(name, 0)) for name, depth in depths.items()}
+
+    async def store_use(self) -> StoreUse:
+        """What a server has stored, bodies and all."""
+        return StoreUse(used_bytes=await self._stream.stored_bytes(), limit_bytes=self._store_bytes_max)
 
     async def _depths(self, backlogs: Iterable[Backlog]) -> list[Depth]:
         return await asyncio.gather(*(self._depth(backlog) for backlog in backlogs))

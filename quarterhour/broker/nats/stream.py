@@ -218,6 +218,11 @@ class Stream:
             if not page or offset >= answer["total"]:
                 return found
 
+    async def stored_bytes(self) -> int:
+        """What each server holds of all that is stored; NATS adds up the replicas of the whole account."""
+        stored: int = (await self._link.api("INFO"))["storage"]
+        return stored // self._replicas
+
     async def backlog(self, function: str) -> Backlog | None:
         """The queue of one function; None if it has none yet."""
         info = await self._consumer(self._layout.consumer(function))
