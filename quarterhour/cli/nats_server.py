@@ -146,13 +146,14 @@ logfile_max_num: 2
 
 
 def _store_bytes_max(folder: Path) -> int:
-    """Three quarters of the disk, but for what others have on it.
+    """Half of the disk, but for what others have on it.
 
-    By itself a server takes three quarters of what is free when it starts: with each start less, up to the
-    point where it has stored more than that already and takes nothing at all.
+    What is removed stays in a file until half of that file is removed. And by itself a server takes three
+    quarters of what is free when it starts: with each start less, up to the point where it has stored more
+    than that already and takes nothing at all.
     """
     ours = sum(file.stat().st_blocks * BLOCK_BYTES for file in folder.rglob("*") if file.is_file())
-    return max(1, (shutil.disk_usage(folder).free + ours) * 3 // 4)
+    return max(1, (shutil.disk_usage(folder).free + ours) // 2)
 
 
 def _users(server: NatsServer) -> str:

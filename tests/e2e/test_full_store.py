@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.nats_server import NatsServer
 from tests.system import System
@@ -40,7 +41,7 @@ async def fill(system: System) -> tuple[list[str], httpx.Response]:
         if answer.status_code != 202:
             return ids, answer
         ids.append(answer.headers["x-nf-request-id"])
-    raise AssertionError("it was never full")
+    pytest.fail("it was never full")
 
 
 async def test_what_was_accepted_is_finished_and_then_there_is_room_again(tmp_path: Path) -> None:

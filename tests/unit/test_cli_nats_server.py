@@ -30,14 +30,14 @@ def test_only_hashes_of_the_passwords_leave_this_process(server: NatsServer) -> 
         assert f"{role}:{password}@127.0.0.1:{server.port}?" in server.url(role)
 
 
-def test_it_takes_three_quarters_of_what_is_free_or_its_own(tmp_path: Path) -> None:
+def test_it_takes_half_of_what_is_free_or_its_own(tmp_path: Path) -> None:
     before = prepare(nats_server_path(), tmp_path, namespace="ours").store_bytes_max
     stored = tmp_path / "nats" / "jetstream" / "stored"
     stored.parent.mkdir()
     stored.write_bytes(bytes(64 * 1024 * 1024))
     after = prepare(nats_server_path(), tmp_path, namespace="ours")
     free = shutil.disk_usage(tmp_path).free
-    assert after.store_bytes_max == pytest.approx((free + 64 * 1024 * 1024) * 0.75, rel=0.01)
+    assert after.store_bytes_max == pytest.approx((free + 64 * 1024 * 1024) / 2, rel=0.01)
     assert after.store_bytes_max == pytest.approx(before, rel=0.01)
     assert f"  max_file_store: {after.store_bytes_max}\n" in after.config.read_text()
     assert after.url("gateway").endswith(f"?sync_interval=always&max_file_store={after.store_bytes_max}")
