@@ -154,6 +154,7 @@ class Queue:
             await self._trim_one(backlog)
         for name, count in overview.delayed.items():
             if not count and name not in functions:  # it was withdrawn
+                self._counted.discard(name)
                 await self._stream.stop_counting(name)
 
     async def _trim_one(self, backlog: Backlog) -> None:
