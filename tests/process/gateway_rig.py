@@ -28,10 +28,22 @@ from quarterhour.retry import RetryPolicy
 from quarterhour.settings import GatewaySettings, Server
 from tests.waiting import eventually
 
-__all__ = ["PREFIX", "FakeRunner", "Rig", "answered", "function", "json_of", "open_rig"]
+__all__ = [
+    "PREFIX",
+    "FakeRunner",
+    "Rig",
+    "Streams",
+    "answered",
+    "connected",
+    "function",
+    "json_of",
+    "open_rig",
+]
 
 PREFIX = "/.netlify/functions"
-QUICK = BodyLimits(silence_s=1.5, whole_s=5.0, drain_s=5.0)
+# No client that a test means to be quick is cut off because the machine has stood still for a while.
+PATIENT = BodyLimits(silence_s=20.0, whole_s=60.0, drain_silence_s=5.0, drain_s=20.0)
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _numbers = itertools.count()
 
@@ -45,7 +57,7 @@ def function(name: str, **values: Any) -> Manifest:
             "name": name,
             "runtime": "python",
             "background": name.endswith("-background"),
-            "timeout_s": 5.0,
+            "timeout_s": 60.0,
             "retry": RetryPolicy(),
             **values,
         }
@@ -146,18 +158,25 @@ class Rig:
         names = {manifest.name for manifest in manifests}
         await eventually(lambda: names <= set(self.gateway.functions.by_name), what="functions are known")
 
-    async def raw(self, data: bytes, *, finish: bool = False, deadline_s: float = 10.0) -> bytes:
+    async def raw(self, data: bytes, *, finish: bool = False, deadline_s: float = 30.0) -> bytes:
         """Everything that the server sends for these bytes, up to the end of the connection or the answer."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        try:
+        async with connected(self) as (reader, writer):
             writer.write(data)
             await writer.drain()
             if finish:
                 writer.write_eof()
             async with asyncio.timeout(deadline_s):
                 return await read_answer(reader)
-        finally:
-            writer.close()
+
+
+@asynccontextmanager
+async def connected(rig: Rig) -> AsyncIterator[Streams]:
+    """A connection that a test which fails leaves no more open than any other: that fails others, too."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
 
 
 async def read_answer(reader: asyncio.StreamReader) -> bytes:
@@ -206,6 +225,7 @@ async def open_rig(
     *,
     finish_s: float = 5.0,
     complaints: tuple[str, ...] = (),
+    body: BodyLimits = PATIENT,
     verify: ssl.SSLContext | bool = False,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
@@ -226,14 +246,14 @@ async def open_rig(
         port = listener.getsockname()[1]
         broker = await stack.enter_async_context(connect(options))
         assert isinstance(broker, MemoryBroker)
-        gateway = Gateway(chosen, broker, SystemClock(), stop, open_keyring(chosen), body=QUICK)
+        gateway = Gateway(chosen, broker, SystemClock(), stop, open_keyring(chosen), body=body)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [tasks.create_task(task) for task in gateway.tasks()]
         serving = tasks.create_task(
             serve(gateway.app, listener, chosen, stop, shedding=gateway.shedding, finish_s=finish_s)
         )
         client = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=f"{scheme}://127.0.0.1:{port}", timeout=10.0, verify=verify)
+            httpx.AsyncClient(base_url=f"{scheme}://127.0.0.1:{port}", timeout=30.0, verify=verify)
         )
         rig = Rig(gateway, broker, client, port, stop, options, stack, tasks)
         runners = await stack.enter_async_context(asyncio.TaskGroup())
@@ -246,7 +266,7 @@ async def open_rig(
             store_of(options).away = False
             stop.set()
             await client.aclose()
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(30):
                 await serving
             for task in background:
                 task.cancel()

@@ -8,12 +8,11 @@ from contextlib import suppress
 
 import pytest
 
-import tests.process.gateway_rig
 from gateway.body import BodyLimits
 from gateway.hypercorn_server import _Connection
 from quarterhour.invocation import Invocation
 from quarterhour.reply import Reply
-from tests.process.gateway_rig import PREFIX, Rig, answered, function, open_rig
+from tests.process.gateway_rig import PREFIX, Rig, answered, connected, function, open_rig
 from tests.waiting import eventually
 
 ORIGIN = "https://app.example.com"
@@ -25,9 +24,15 @@ PLACES = 10  # in Hypercorn's queue between a connection and the application
 @pytest.fixture
 async def rig(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     short = BodyLimits(silence_s=0.3, whole_s=0.5, drain_silence_s=0.1, drain_s=0.2)
-    monkeypatch.setattr(tests.process.gateway_rig, "QUICK", short)
     monkeypatch.setattr(_Connection, "open", 0)  # whatever others have left
-    async with open_rig("hypercorn", cors_origins=(ORIGIN,)) as rig:
+    async with open_rig("hypercorn", cors_origins=(ORIGIN,), body=short) as rig:
+        yield rig
+
+
+@pytest.fixture
+async def patient_rig(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+    monkeypatch.setattr(_Connection, "open", 0)  # whatever others have left
+    async with open_rig("hypercorn") as rig:
         yield rig
 
 
@@ -80,7 +85,8 @@ async def test_whoever_leaves_unread_what_he_sent_is_gone(rig: Rig, request_line
     await nothing_left(rig)
 
 
-async def test_an_answer_to_whoever_has_gone_keeps_no_connection(rig: Rig) -> None:
+async def test_an_answer_to_whoever_has_gone_keeps_no_connection(patient_rig: Rig) -> None:
+    rig = patient_rig
     begun, go_on = asyncio.Semaphore(0), asyncio.Event()
 
     async def slow(_: Invocation) -> Reply:
@@ -104,10 +110,9 @@ async def test_an_answer_to_whoever_has_gone_keeps_no_connection(rig: Rig) -> No
 )
 @pytest.mark.parametrize("after", [b"", b"x"])
 async def test_what_is_refused_as_no_websocket_is_cut_off(rig: Rig, key: str, after: bytes) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-    upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\n"
-    writer.write(f"GET {PREFIX}/hello HTTP/1.1\r\nHost: x\r\n{upgrade}{key}\r\n".encode() + after)
-    answer = await asyncio.wait_for(reader.read(), 10)
-    assert answer.split()[1] in {b"400", b"403"}
-    writer.close()
+    async with connected(rig) as (reader, writer):
+        upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\n"
+        writer.write(f"GET {PREFIX}/hello HTTP/1.1\r\nHost: x\r\n{upgrade}{key}\r\n".encode() + after)
+        answer = await asyncio.wait_for(reader.read(), 30)
+        assert answer.split()[1] in {b"400", b"403"}
     await nothing_left(rig)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from gateway.asgi import OWN_HEADERS
+from gateway.body import BodyLimits
 from quarterhour.keys import digest_of, parse_lines
 from tests.process.gateway_rig import PREFIX, Rig, answered, function, json_of, open_rig
 from tests.waiting import eventually
@@ -33,7 +34,7 @@ LINES = (
 
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
-    async with open_rig(api_keys=parse_lines(LINES)) as rig:
+    async with open_rig(api_keys=parse_lines(LINES), body=BodyLimits()) as rig:
         await rig.announce(function("open-door"), function("open-background"))
         yield rig
 
@@ -155,7 +156,7 @@ async def test_a_key_for_some_functions_shows_those_alone(rig: Rig) -> None:
     ours = (await rig.client.post(f"{PREFIX}/open-background")).headers["location"]
     assert (await rig.client.get(ours, headers=limited)).json()["state"] == "waiting"
     assert (await rig.client.get(theirs, headers=all_of_them)).json()["state"] == "waiting"
-    async with asyncio.timeout(5):  # nobody waits for what may not be known
+    async with asyncio.timeout(20):  # nobody waits for what may not be known
         hidden = await rig.client.get(f"{theirs}?wait=60", headers=limited)
     unknown = await rig.client.get("/v1/invocations/0", headers=limited)
     assert shown(hidden) == shown(unknown)
@@ -176,7 +177,7 @@ async def test_the_file_is_read_again_when_it_changes(
             async def turned() -> bool:
                 return await status(key) == expected
 
-            await eventually(turned, deadline_s=20, what=f"{key} led to {expected}")
+            await eventually(turned, what=f"{key} led to {expected}")
 
         assert (await status(INVOKE), await status(ADMIN)) == (200, 401)
         file.write_text(f"{line(INVOKE, 'invoke')}\n{line(ADMIN, 'admin')}\n")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.body import BodyLimits
 from quarterhour.broker.memory import MemoryBroker
 from quarterhour.broker.port import Key
 from quarterhour.errors import BrokerUnavailable, TooLarge
@@ -14,7 +15,7 @@ from quarterhour.invocation import Invocation
 from quarterhour.outcome import Cancelled, Crashed, Error, Failed, Response, Succeeded, TimedOut
 from quarterhour.reply import Refusal, Refused, Reply
 from quarterhour.settings import Server
-from tests.process.gateway_rig import PREFIX, Rig, answered, function, json_of, open_rig
+from tests.process.gateway_rig import PREFIX, Rig, answered, connected, function, json_of, open_rig
 from tests.waiting import eventually
 
 FAILURE = Failed(error=Error(type="ValueError", message="no such thing", trace=("line 1", "line 2")))
@@ -222,12 +223,13 @@ async def test_a_runner_that_goes_silent_with_a_call_is_502_and_nobody_else_runs
         call = tasks.create_task(rig.client.get(f"{PREFIX}/one"))
         await eventually(lambda: silent.taken)
         other = await rig.runner("other", "one")
+        await silent.beat()  # for the last time
         silent.beating = False
         loop = asyncio.get_running_loop()
         began = loop.time()
         answer = await call
     assert (answer.status_code, answer.json()["code"]) == (502, "runner_lost")
-    assert 2.0 < loop.time() - began < 6.0
+    assert 2.0 < loop.time() - began < 20.0  # and not at the end of the function's own time
     assert other.taken == []
 
 
@@ -278,7 +280,7 @@ async def test_a_repeat_is_answered_as_the_first_though_too_many_wait(
         message = "Away."
         raise BrokerUnavailable(message)
 
-    async with open_rig(server, waiting_max=1) as rig:
+    async with open_rig(server, waiting_max=1, body=BodyLimits()) as rig:
 
         async def post(key: str, content: bytes) -> tuple[int, str | None]:
             answer = await rig.client.post(BACKGROUND, headers={"idempotency-key": key}, content=content)
@@ -325,10 +327,10 @@ async def test_client_gone_before_202(rig: Rig, monkeypatch: pytest.MonkeyPatch)
         return await enqueue(self, invocation, key)
 
     monkeypatch.setattr(MemoryBroker, "enqueue", slow)
-    _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-    writer.write(f"POST {BACKGROUND} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx".encode())
-    await asyncio.wait_for(begun.wait(), 20)
-    writer.transport.abort()
+    async with connected(rig) as (_, writer):
+        writer.write(f"POST {BACKGROUND} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx".encode())
+        await asyncio.wait_for(begun.wait(), 30)
+        writer.transport.abort()
     await asyncio.sleep(0.3)  # the server has noticed by now
     go_on.set()
     await eventually(lambda: rig.broker.store.queues.get("hello-background"), what="it is stored")
@@ -345,10 +347,10 @@ async def test_a_client_that_goes_away_does_not_disturb_a_call(rig: Rig) -> None
         return answered(200, b"x" * 100_000)
 
     runner = await rig.runner("holding", "one", handler=hold)
-    _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-    writer.write(f"GET {PREFIX}/one HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    await eventually(lambda: runner.taken)
-    writer.transport.abort()
+    async with connected(rig) as (_, writer):
+        writer.write(f"GET {PREFIX}/one HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await eventually(lambda: runner.taken)
+        writer.transport.abort()
     await asyncio.sleep(0.2)
     go_on.set()
     await eventually(lambda: ended)
@@ -419,7 +421,7 @@ async def test_delayed_ones_count_toward_the_limit(server: Server) -> None:
             return 'quarterhour_delayed{function="hello-background"} 2.0' in page
 
         statuses = [(await rig.client.post(BACKGROUND, headers=later)).status_code for _ in range(2)]
-        await eventually(delayed, deadline_s=20, what="the broker has counted them")
+        await eventually(delayed, what="the broker has counted them")
         statuses += [(await rig.client.post(BACKGROUND)).status_code for _ in range(2)]
         assert statuses == [202, 202, 202, 429]
         answer = await rig.client.post(BACKGROUND, headers=later)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import gateway.upkeep
-from gateway.body import SMALL_BYTES_MAX
+from gateway.body import SMALL_BYTES_MAX, BodyLimits
 from quarterhour.body import INLINE_BYTES_MAX, BodyKind
 from quarterhour.broker.memory import MemoryBroker
 from quarterhour.broker.port import Key
@@ -16,7 +16,7 @@ from quarterhour.invocation import Invocation
 from quarterhour.outcome import Response, Succeeded
 from quarterhour.reply import Reply
 from quarterhour.settings import Server
-from tests.process.gateway_rig import PREFIX, Rig, function, json_of, open_rig
+from tests.process.gateway_rig import PREFIX, Rig, connected, function, json_of, open_rig
 from tests.waiting import eventually
 
 LIMIT = 2 * 1024 * 1024
@@ -102,20 +102,22 @@ async def test_too_much_is_noticed_on_the_way(rig: Rig, path: str) -> None:
 
 
 async def test_a_client_that_goes_away_leaves_nothing(rig: Rig) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-    writer.write(f"POST {BACKGROUND} HTTP/1.1\r\nHost: x\r\nContent-Length: {LIMIT}\r\n\r\n".encode())
-    writer.write(bytes(LIMIT - 1))
-    await eventually(lambda: rig.broker.store.bodies, what="some of it is stored")
-    writer.transport.abort()
+    async with connected(rig) as (_, writer):
+        writer.write(f"POST {BACKGROUND} HTTP/1.1\r\nHost: x\r\nContent-Length: {LIMIT}\r\n\r\n".encode())
+        writer.write(bytes(LIMIT - 1))
+        await eventually(lambda: rig.broker.store.bodies, what="some of it is stored")
+        writer.transport.abort()
     await nothing_kept(rig)
     assert not rig.broker.store.queues.get("hello-background")
 
 
-async def test_a_client_that_falls_silent(rig: Rig) -> None:
+@pytest.mark.parametrize("server", ["hypercorn", "granian"])
+async def test_a_client_that_falls_silent(server: Server) -> None:
     head = f"POST {BACKGROUND} HTTP/1.1\r\nHost: x\r\nContent-Length: {LIMIT}\r\n\r\n".encode()
-    answer = json_of(await rig.raw(head + bytes(LIMIT - 1)))
-    assert answer["code"] == "body_timeout"
-    await nothing_kept(rig)
+    async with open_rig(server, request_bytes_max=LIMIT, body=BodyLimits(silence_s=1.0)) as rig:
+        answer = json_of(await rig.raw(head + bytes(LIMIT - 1)))
+        assert answer["code"] == "body_timeout"
+        await nothing_kept(rig)
 
 
 async def test_bodies_that_are_held_have_a_bound_together(rig: Rig) -> None:

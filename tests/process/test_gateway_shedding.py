@@ -8,7 +8,17 @@ import pytest
 from gateway.pressure import FEW
 from quarterhour.invocation import Invocation
 from quarterhour.reply import Reply
-from tests.process.gateway_rig import PREFIX, Rig, answered, function, json_of, open_rig, read_answer
+from tests.process.gateway_rig import (
+    PREFIX,
+    Rig,
+    answered,
+    connected,
+    function,
+    json_of,
+    open_rig,
+    read_answer,
+)
+from tests.waiting import eventually
 
 HELLO = f"POST {PREFIX}/hello HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}".encode()
 IN_PIECES = (
@@ -33,19 +43,27 @@ def overload(rig: Rig, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def answers(rig: Rig, *requests: bytes) -> list[bytes]:
     """What the requests get, one after the other on one connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-    try:
+    async with connected(rig) as (reader, writer):
         got = []
         for request in requests:
             writer.write(request)
-            got.append(await asyncio.wait_for(read_answer(reader), 10))
+            got.append(await asyncio.wait_for(read_answer(reader), 30))
         return got
-    finally:
-        writer.close()
 
 
 def statuses(got: list[bytes]) -> list[int]:
     return [int(answer.split()[1]) for answer in got]
+
+
+async def counts(rig: Rig, *statuses: float) -> None:
+    """Wait until as many requests as are named were answered with 200 and 503: the servers count last."""
+
+    async def found() -> bool:
+        seen = (await counted(rig, 200), await counted(rig, 503))
+        assert all(has <= wanted for has, wanted in zip(seen, statuses, strict=True)), seen
+        return seen == statuses
+
+    await eventually(found, what=f"200 and 503 were counted {statuses} times")
 
 
 async def counted(rig: Rig, status: int) -> float:
@@ -80,7 +98,7 @@ async def test_a_share_is_refused_and_the_connection_goes_on(
         if line.startswith(b"x-nf-request-id: ")
     }
     assert len(ids) == 10
-    assert (await counted(rig, 200), await counted(rig, 503)) == (5, 5)
+    await counts(rig, 5, 5)
 
 
 async def test_what_is_not_plain_gets_the_same(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +106,7 @@ async def test_what_is_not_plain_gets_the_same(rig: Rig, monkeypatch: pytest.Mon
     got = await answers(rig, *[IN_PIECES] * 4)
     assert statuses(got) == [200, 503] * 2
     assert json_of(got[1])["code"] == "overloaded"
-    assert (await counted(rig, 200), await counted(rig, 503)) == (2, 2)
+    await counts(rig, 2, 2)
 
 
 async def test_each_request_is_weighed_by_itself(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,17 +128,15 @@ async def test_who_would_get_nothing_anyway_is_no_one_of_the_share(
 async def test_what_looks_like_a_request_may_be_a_body(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     overload(rig, 1.0, monkeypatch)
     head = HELLO.replace(b": 2\r\n", b": %d\r\n" % len(HELLO)).removesuffix(b"{}")
-    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-    writer.write(head)
-    async with asyncio.timeout(30):
+    async with connected(rig) as (reader, writer), asyncio.timeout(30):
+        writer.write(head)
         refused = await reader.readuntil(b"\r\n\r\n")
         writer.write(HELLO)  # which nobody waits for any more
         await reader.readuntil(b"}")
         writer.write(HELLO)
         second = await read_answer(reader)
-    writer.close()
     assert statuses([refused, second]) == [503, 503]
-    assert (await counted(rig, 503)) == 2
+    await counts(rig, 0, 2)
 
 
 async def test_what_is_no_functions_is_never_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,8 +154,12 @@ async def test_a_path_of_a_functions_own_is_refused_in_its_name(
     await rig.announce(function("orders", path=("/api/shops/main/420/:id",)), function("7"))
     overload(rig, 1.0, monkeypatch)
     assert (await rig.client.post("/api/shops/main/420/7")).status_code == 503
-    page = (await rig.client.get("/metrics")).text
-    assert 'quarterhour_requests_total{function="orders",mode="synchronous",status="503"} 1.0' in page
+    line = 'quarterhour_requests_total{function="orders",mode="synchronous",status="503"} 1.0'
+
+    async def counted_there() -> bool:
+        return line in (await rig.client.get("/metrics")).text
+
+    await eventually(counted_there, what="it was counted")
 
 
 async def test_as_many_as_may_be_are_under_way() -> None:

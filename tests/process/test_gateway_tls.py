@@ -68,8 +68,9 @@ async def test_there_is_but_one_version_of_http_to_speak(rig: Rig, authority: tr
     context = trusting(authority)
     context.set_alpn_protocols(["h2", "http/1.1"])
     _, writer = await asyncio.open_connection("127.0.0.1", rig.port, ssl=context)
-    assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
-    writer.close()
+    spoken = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+    writer.transport.abort()
+    assert spoken == "http/1.1"
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
@@ -78,7 +79,7 @@ async def test_old_versions_and_plain_http_are_refused(rig: Rig, authority: trus
         context = trusting(authority)
         context.set_ciphers("DEFAULT@SECLEVEL=0")  # or the client itself would have none of it
         context.minimum_version = context.maximum_version = version
-        async with httpx.AsyncClient(verify=context) as client:
+        async with httpx.AsyncClient(verify=context, timeout=30) as client:
             try:
                 return (await client.get(f"https://127.0.0.1:{rig.port}/healthz")).status_code == 200
             except httpx.ConnectError:
@@ -111,6 +112,6 @@ async def test_up_trusts_the_gateways_certificate_alone_even_when_it_is_past_its
     ) as server:
         port = server.sockets[0].getsockname()[1]
         _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=only(tmp_path / "0.pem"))
-        writer.close()
+        writer.transport.abort()
         with pytest.raises(ssl.SSLCertVerificationError):
             await asyncio.open_connection("127.0.0.1", port, ssl=only(tmp_path / "1.pem"))

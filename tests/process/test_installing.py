@@ -233,9 +233,12 @@ def test_killed_in_the_middle_it_leaves_nobody_and_is_installed_the_next_time(fo
 
 def test_what_takes_too_long_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = slow(folder)
-    monkeypatch.setattr(installing, "LIMIT_S", 3.0)
-    error = error_of(listing(folder, "./slow"), folder / "cache")
-    assert error.startswith("could not be installed: uv did not end within 3 s.")
+    for limit_s in (3.0, 8.0, 15.0):  # a machine that stalls may not have begun to build before
+        monkeypatch.setattr(installing, "LIMIT_S", limit_s)
+        error = error_of(listing(folder, "./slow"), folder / "cache")
+        assert error.startswith(f"could not be installed: uv did not end within {limit_s:g} s.")
+        if (package / "begun").exists():
+            break
     ended(begun(package)["pid"])
 
 

@@ -173,8 +173,10 @@ def test_the_event_is_that_of_the_vectors(classic: NodeWorker) -> None:
 
 def test_the_context(classic: NodeWorker) -> None:
     errors = [{"type": "Error", "message": "earlier"}]
-    context = case(classic, "context", attempt=2, errors=errors, limit_s=10.0).value
-    assert 9950 < context.pop("remaining") <= 10_000
+    began = time.monotonic()
+    context = case(classic, "context", attempt=2, errors=errors, limit_s=60.0).value
+    took_ms = 1000 * (time.monotonic() - began)
+    assert 60_000 - took_ms - 50 < context.pop("remaining") <= 60_000
     assert context == {
         "awsRequestId": "0190a",
         "functionName": "hello",
@@ -272,7 +274,7 @@ def test_timers_that_are_left_go_on_and_disturb_nobody(tmp_path: Path) -> None:
 
 
 def eventually_ticks(worker: NodeWorker) -> None:
-    ends_at = time.monotonic() + 10
+    ends_at = time.monotonic() + 30
     while worker.call().text == "0":
         assert time.monotonic() < ends_at
 
@@ -345,14 +347,14 @@ def test_an_exit_is_an_exit(tmp_path: Path) -> None:
     with NodeWorker(tmp_path, "exports.handler = async () => process.exit(3)") as worker:
         worker.start()
         assert list(worker.frames()) == []
-        assert worker.process.wait(10) == 3
+        assert worker.process.wait(30) == 3
 
 
 def test_a_worker_ends_with_its_channel(tmp_path: Path) -> None:
     with NodeWorker(tmp_path, "setInterval(() => {}, 1); exports.handler = async () => ({})") as worker:
         worker.call()
         worker.channel.shutdown(2)
-        assert worker.process.wait(10) == 0
+        assert worker.process.wait(30) == 0
 
 
 def test_too_much_memory_ends_the_worker(tmp_path: Path) -> None:
@@ -362,7 +364,7 @@ def test_too_much_memory_ends_the_worker(tmp_path: Path) -> None:
     with NodeWorker(tmp_path, source, memory_mib=64) as worker:
         worker.start()
         assert list(worker.frames()) == []
-        assert worker.process.wait(20) != 0
+        assert worker.process.wait(60) != 0
 
 
 def test_children_that_are_left_retire_the_worker(tmp_path: Path) -> None:

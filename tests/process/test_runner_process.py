@@ -27,7 +27,7 @@ async def waiting_for_its_broker(folder: Path, lifeline: int | None = None) -> A
     )
     try:
         assert process.stderr is not None
-        line = await asyncio.wait_for(process.stderr.readline(), 20)
+        line = await asyncio.wait_for(process.stderr.readline(), 30)
         assert b"waiting_for_broker" in line
         yield process
     finally:
@@ -39,7 +39,7 @@ async def waiting_for_its_broker(folder: Path, lifeline: int | None = None) -> A
 async def test_a_broker_that_is_not_there_does_not_keep_it_from_ending(tmp_path: Path) -> None:
     async with waiting_for_its_broker(tmp_path) as process:
         process.send_signal(signal.SIGTERM)
-        out, _ = await asyncio.wait_for(process.communicate(), 10)
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, out) == (0, b"")
 
 
@@ -48,5 +48,5 @@ async def test_it_ends_with_its_parent_though_its_broker_is_not_there(tmp_path: 
     async with waiting_for_its_broker(tmp_path, lifeline=reading) as process:
         os.close(reading)
         os.close(writing)
-        await asyncio.wait_for(process.communicate(), 10)
+        await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 1

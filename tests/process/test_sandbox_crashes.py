@@ -97,7 +97,7 @@ async def test_neighbours_are_unharmed_and_the_next_attempt_runs(bench: Bench, c
 async def test_a_crash_is_noticed_within_100_ms(bench: Bench, crash: str) -> None:
     code = bench.function(source_of(crash))
     delays_s = []
-    for _ in range(5):  # the machine may have other things to do, but not every time
+    for _ in range(20):  # the machine may have other things to do, but not every time
         await bench.run(code)
         delays_s.append(time.time() - float(bench.lines[-1].text.removeprefix("at ")))
         if delays_s[-1] < 0.1:

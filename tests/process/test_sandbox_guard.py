@@ -17,7 +17,7 @@ from runner.sandbox.job import AttemptLost, Finished
 from tests.parts import need
 from tests.process.sandboxes import Bench, adopting, alive, cancelled, open_bench, response
 from tests.system import descendants
-from tests.waiting import eventually, eventually_sync
+from tests.waiting import eventually, eventually_sync, whole_lines
 
 LINUX = sys.platform == "linux"
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -133,12 +133,16 @@ class RunnerProcess:
         """The process id that was printed with this label."""
 
         def found() -> str | None:
-            lines = [line.split() for line in self.output.read_text().splitlines()]
+            lines = [line.split() for line in whole_lines(self.output)]
             return next((words[1] for words in lines if words[0] == label), None)
 
         pid = int(eventually_sync(found, what=f"a line {label!r} was there") or 0)
         self.seen.add(pid)
         return pid
+
+    def said(self) -> set[str]:
+        """The labels that are there."""
+        return {line.split()[0] for line in whole_lines(self.output)}
 
 
 @contextmanager
@@ -172,16 +176,29 @@ def test_when_the_runner_ends_its_children_end_with_it(tmp_path: Path) -> None:
 
 
 def test_a_stopped_runners_attempts_end_with_their_lease(tmp_path: Path) -> None:
-    lease_s = 2.5
-    with runner_process(tmp_path, lease_s) as runner:
+    # A machine that stalls may be late with what is to run, or with what is to end, but not every time.
+    in_time = (gone_by_the_end_of_its_lease(tmp_path, lease_s) for lease_s in (2.5, 6.0, 8.0))
+    assert any(in_time), "gone by the end of the lease"
+
+
+def gone_by_the_end_of_its_lease(folder: Path, lease_s: float) -> bool:
+    """Whether all that a stopped runner runs is gone by then, having run at all; gone it has to be."""
+    with runner_process(folder, lease_s) as runner:
+        eventually_sync(
+            lambda: runner.said() >= {"guard", *LABELS} or runner.process.poll() is not None, what="it runs"
+        )
+        if not runner.said() >= {"guard", *LABELS}:
+            return False  # its lease was over before
         pids = [runner.pid(label) for label in LABELS]
         ends_before = time.monotonic() + lease_s  # it began before anything was printed
         runner.process.send_signal(signal.SIGSTOP)
-        assert all(map(alive, pids))
-        eventually_sync(lambda: not any(map(alive, pids)), deadline_s=20, what="all were gone")
-        assert time.monotonic() < ends_before, "gone by the end of the lease"
-        assert alive(runner.pid("guard"))
+        all_ran = all(map(alive, pids))
+        eventually_sync(lambda: not any(map(alive, pids)), what="all were gone")
+        in_time = time.monotonic() < ends_before
+        if all_ran:
+            assert alive(runner.pid("guard"))
         runner.process.send_signal(signal.SIGCONT)
+        return all_ran and in_time
 
 
 def test_when_runner_and_guard_are_killed_together_the_workers_end(tmp_path: Path) -> None:

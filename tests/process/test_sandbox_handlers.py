@@ -68,14 +68,14 @@ async def test_event_and_context_reach_the_handler(bench: Bench) -> None:
     source = """
         import json
         def handler(event, context):
-            assert 5_000 < context.get_remaining_time_in_millis() <= 10_000
+            assert 40_000 < context.get_remaining_time_in_millis() <= 60_000
             seen = [event["path"], context.aws_request_id, context.function_name, context.attempt,
                     context.memory_limit_in_mb, [error["message"] for error in context.errors]]
             return {"statusCode": 200, "body": json.dumps(seen)}
         """
     code = bench.function(source, name="seen", memory_mib=256)
     errors = (Error(type="E", message="once"),)
-    text = await bench.text(code, id="0190", attempt=2, errors=errors, limit_s=10)
+    text = await bench.text(code, id="0190", attempt=2, errors=errors, limit_s=60)
     assert json.loads(text) == ["/.netlify/functions/seen", "0190", "seen", 2, 256, ["once"]]
 
 

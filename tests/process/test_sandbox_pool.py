@@ -22,13 +22,22 @@ from tests.process.sandboxes import Bench, alive, error, open_bench, response, s
 from tests.system import descendants
 from tests.waiting import eventually
 
+# With a body it waits for the file `go`.
 PID = """
     import os, time
+    from pathlib import Path
     def handler(event, context):
         if event["body"] is not None:
-            time.sleep(0.2)
+            print("waits", flush=True)
+        while event["body"] is not None and not Path(__file__).with_name("go").exists():
+            time.sleep(0.01)
         return {"statusCode": 200, "body": str(os.getpid())}
     """
+
+
+async def waiting(bench: Bench, count: int) -> None:
+    """Until so many handlers have begun to wait."""
+    await eventually(lambda: len(bench.lines) == count, what=f"{count} handlers wait")
 
 
 async def test_an_interpreter_that_is_none_is_named_at_the_start() -> None:
@@ -87,13 +96,19 @@ async def test_functions_and_versions_have_workers_of_their_own(bench: Bench) ->
 
 async def test_attempts_at_the_same_time_have_a_worker_each(bench: Bench) -> None:
     code = bench.function(PID)
-    pids = await asyncio.gather(*(bench.text(code, body=b"") for _ in range(4)))
-    assert len(set(pids)) == 4
+    runs = [asyncio.create_task(bench.text(code, body=b"")) for _ in range(4)]
+    await waiting(bench, 4)
+    (bench.folder / "go").touch()
+    assert len(set(await asyncio.gather(*runs))) == 4
 
 
 async def test_the_worker_that_was_idle_last_is_used_first(bench: Bench) -> None:
     code = bench.function(PID)
-    slow, quick = await asyncio.gather(bench.text(code, body=b""), bench.text(code))
+    running = asyncio.create_task(bench.text(code, body=b""))
+    await waiting(bench, 1)
+    quick = await bench.text(code)
+    (bench.folder / "go").touch()
+    slow = await running
     assert slow != quick
     assert [await bench.text(code) for _ in range(3)] == [slow] * 3
 
@@ -124,8 +139,10 @@ async def test_what_an_idle_worker_does_is_nobodys_result(bench: Bench) -> None:
     code = bench.function(
         """
         import os, threading, time
+        from pathlib import Path
         def late():
-            time.sleep(0.1)
+            while not Path(__file__).with_name("go").exists():
+                time.sleep(0.01)
             os.write(3, (30).to_bytes(4, "big") + (26).to_bytes(4, "big") + b'{"kind":"returned"}       ')
         def handler(event, context):
             threading.Thread(target=late).start()
@@ -133,7 +150,9 @@ async def test_what_an_idle_worker_does_is_nobodys_result(bench: Bench) -> None:
         """
     )
     pid = int(await bench.text(code))
-    await eventually(lambda: not alive(pid), deadline_s=20, what="the worker was retired")
+    (bench.folder / "go").touch()
+    await eventually(lambda: not alive(pid), what="the worker was retired")
+    (bench.folder / "go").unlink()
     assert int(await bench.text(code)) != pid
 
 
@@ -209,11 +228,12 @@ async def test_what_was_read_runs_whatever_is_saved_meanwhile(bench: Bench) -> N
 async def test_workers_of_code_that_is_served_no_more_end(bench: Bench) -> None:
     idle, busy, kept = (bench.function(PID) for _ in range(3))
     idle_pid, kept_pid = int(await bench.text(idle)), int(await bench.text(kept))
-    running = asyncio.create_task(bench.text(busy, body=b""))  # takes 0.2 s
+    running = asyncio.create_task(bench.text(busy, body=b""))
     served = bench.sandbox._workers  # to count processes is not enough: the guard has others now and then
     await eventually(lambda: any(one.code == busy for one in served.values()), what="it has a worker")
     await bench.sandbox.keep([kept])
     await eventually(lambda: not alive(idle_pid), what="the idle one has ended")
+    (bench.folder / "go").touch()
     busy_pid = int(await running)
     await eventually(lambda: not alive(busy_pid), what="the busy one has ended after its attempt")
     assert int(await bench.text(kept)) == kept_pid
@@ -244,7 +264,7 @@ async def test_the_sandbox_can_be_left_while_attempts_run(tmp_path: Path) -> Non
         )
         await bench.printed("on")
     with pytest.raises((AttemptLost, asyncio.CancelledError)):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await running
 
 

@@ -24,5 +24,5 @@ async def test_a_worker_that_was_only_just_forked_is_ended_too(bench: Bench) -> 
         run = asyncio.ensure_future(attempt.run())
         await stopped_at_once(attempt)
         with pytest.raises(AttemptLost):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 await run

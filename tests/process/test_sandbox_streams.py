@@ -40,7 +40,7 @@ async def test_a_function_goes_no_faster_than_its_response_is_taken(tmp_path: Pa
                 await asyncio.sleep(0.02)
                 assert progress() <= ON_THE_WAY_MAX
             sink.go_on.set()
-            finished = await asyncio.wait_for(running, 10)
+            finished = await asyncio.wait_for(running, 30)
         finally:
             await cancelled(running)
     assert isinstance(finished.outcome, Succeeded)
@@ -58,7 +58,7 @@ STAYS = """
 
 
 async def test_a_client_that_takes_nothing_holds_no_function_beyond_its_limit(bench: Bench) -> None:
-    finished = await asyncio.wait_for(bench.run(STAYS, sink=Slow(), limit_s=1), 10)
+    finished = await asyncio.wait_for(bench.run(STAYS, sink=Slow(), limit_s=1), 30)
     assert finished.outcome == TimedOut(limit_s=1)
 
 
@@ -69,7 +69,7 @@ async def test_stop_ends_what_waits_for_its_client(bench: Bench) -> None:
     await eventually(lambda: sink.chunks, what="the client is waited for")
     attempt.stop()
     with pytest.raises(AttemptLost, match="stopped"):
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 30)
 
 
 async def test_stop_ends_what_waits_for_its_client_when_its_worker_has_gone(bench: Bench) -> None:
@@ -82,7 +82,7 @@ async def test_stop_ends_what_waits_for_its_client_when_its_worker_has_gone(benc
     assert not running.done()  # there is a whole response to deliver
     attempt.stop()
     with pytest.raises(AttemptLost, match="stopped"):
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 30)
 
 
 async def test_a_function_that_has_ended_in_time_is_not_late_for_its_client(bench: Bench) -> None:
@@ -93,7 +93,7 @@ async def test_a_function_that_has_ended_in_time_is_not_late_for_its_client(benc
         assert not any(bench.sandbox._table._moments)
         bench.sandbox.clock = HourLater()
         sink.go_on.set()
-        finished = await asyncio.wait_for(running, 10)
+        finished = await asyncio.wait_for(running, 30)
     finally:
         await cancelled(running)
     assert isinstance(finished.outcome, Succeeded)

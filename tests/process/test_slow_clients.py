@@ -8,7 +8,6 @@ import pytest
 
 import gateway.hypercorn_server
 import gateway.server
-import tests.process.gateway_rig
 from gateway.body import SMALL_BYTES_MAX, BodyLimits, Incoming, Keep, Memory
 from gateway.problems import Code, Problem
 from gateway.request import read_head
@@ -19,6 +18,7 @@ from tests.process.gateway_rig import (
     PREFIX,
     FakeRunner,
     Rig,
+    Streams,
     answered,
     function,
     json_of,
@@ -28,7 +28,6 @@ from tests.process.gateway_rig import (
 from tests.waiting import eventually
 
 MIB = 1024 * 1024
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.mark.parametrize("server", ["hypercorn", "granian"])
@@ -43,7 +42,7 @@ async def test_headers_that_come_byte_by_byte_have_an_end(
             reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
             writer.write(f"GET {PREFIX}/hello HTTP/1.1\r\nHost: x\r\n".encode())
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     while not reader.at_eof():
                         writer.write(b"X-A: b\r\n")
                         try:
@@ -99,7 +98,7 @@ async def test_a_body_that_comes_byte_by_byte_has_an_end() -> None:
     limits = BodyLimits(silence_s=0.2, whole_s=0.3)
     memory = Memory(100_000)
     incoming = Incoming(read_head(scope), receive, limits, memory=memory, inline_bytes_max=10_000)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         problem = await incoming.read(10_000, keep=AsyncMock())
     assert isinstance(problem, Problem)
     assert problem.code is Code.BODY_TIMEOUT
@@ -107,8 +106,7 @@ async def test_a_body_that_comes_byte_by_byte_has_an_end() -> None:
 
 @pytest.fixture
 def reading(monkeypatch: pytest.MonkeyPatch) -> list[Incoming]:
-    """The bodies that gateways wait for or have read, for which they take their time."""
-    monkeypatch.setattr(tests.process.gateway_rig, "QUICK", BodyLimits())
+    """The bodies that gateways wait for or have read."""
     begun: list[Incoming] = []
     read = Incoming.read
 
@@ -171,7 +169,7 @@ async def test_whoever_is_not_let_in_after_all_leaves_no_body(name: str, reading
         call = asyncio.create_task(rig.client.post(f"{PREFIX}/slow"))
         await eventually(lambda: runner.taken, what="another request is under way")
         writer.write(b"x")
-        refused = await asyncio.wait_for(read_answer(reader), 10)
+        refused = await asyncio.wait_for(read_answer(reader), 30)
         assert (refused.split()[1], json_of(refused)["code"]) == (b"503", "overloaded")
         await eventually(lambda: not rig.broker.store.bodies, what="no body is left")
         assert not rig.broker.store.queues.get(name)
@@ -196,7 +194,7 @@ async def test_whoever_holds_half_a_body_keeps_no_small_one_out(server: Any, rea
         for _, writer in clients:
             writer.write(b"x")
         for reader, writer in clients:
-            assert (await asyncio.wait_for(read_answer(reader), 10)).split()[1] == b"200"
+            assert (await asyncio.wait_for(read_answer(reader), 30)).split()[1] == b"200"
             writer.close()
 
 
@@ -220,7 +218,7 @@ async def test_a_client_that_does_not_read_is_cut_off(server: Any, monkeypatch: 
         assert (await rig.client.get(f"{PREFIX}/hello")).status_code == 200
         received = 0
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while part := await reader.read(MIB):
                     received += len(part)
         except ConnectionError:

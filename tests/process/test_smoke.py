@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tests.system import System
+from tests.waiting import eventually
 
 FUNCTIONS = {
     "hello": """
@@ -28,6 +29,7 @@ async def test_both_kinds_of_function(tmp_path: Path) -> None:
         invocation = await system.enqueue("work-background", content=b"42")
         status = await system.in_state(invocation, "succeeded", "dead")
         assert status["outcome"] == "succeeded", status
+        await eventually(lambda: runner.facts("function_output"), what="the runner has logged it")
         (output,) = runner.facts("function_output")
         assert output["text"].startswith("working on")
         assert output["invocation"] == invocation

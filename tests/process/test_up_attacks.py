@@ -38,7 +38,7 @@ def places(folder):
     yield from (path for path in Path(folder).rglob("*") if path.is_file())
 
 def without_credentials(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as nats:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as nats:
         nats.sendall(b'CONNECT {"verbose":true}\\r\\nSUB > 1\\r\\nPING\\r\\n')
         said = b""
         while part := nats.recv(4096):
@@ -84,7 +84,7 @@ def test_a_function_finds_no_credentials_and_the_broker_takes_nothing_without(up
     found = re.search(r"//[^:@/]+:([^@]+)@127\.0\.0\.1:([0-9]+)", broker_of(up))
     assert found is not None
     asked = {"secret": found[1], "port": int(found[2]), "folder": str(up.folder)}
-    answer = httpx.post(f"{up.ready()}/.netlify/functions/spy", json=asked)
+    answer = httpx.post(f"{up.ready()}/.netlify/functions/spy", json=asked, timeout=60)
     assert answer.status_code == 200, answer.text
     seen = json.loads(answer.text)
     assert seen["found"] == []

@@ -13,7 +13,7 @@ import pytest
 
 from quarterhour.cli import die_with_parent
 from quarterhour.cli.children import BACKOFF_MAX_S, Child, Program, backoff_s, ended, lifeline
-from tests.waiting import eventually, eventually_sync
+from tests.waiting import eventually, eventually_sync, whole_lines
 
 # Writes its pid into a file, one line for each start, and runs on.
 NOTE = "import os,sys,time; open(sys.argv[1],'a').write(f'{os.getpid()}\\n'); time.sleep(600)"
@@ -44,7 +44,7 @@ def alive(pid: int) -> bool:
 
 
 def pids(file: Path) -> list[int]:
-    return [int(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return [int(line) for line in whole_lines(file)]
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ async def test_a_child_that_dies_is_started_again(tmp_path: Path, descriptor: in
         await eventually(lambda: len(pids(notes)) == 3)
         assert child.failures == 2
         child.stop()
-        assert await ended([child], 5)
+        assert await ended([child], 30)
     assert len(pids(notes)) == 3
     assert not any(map(alive, pids(notes)))
 
@@ -84,7 +84,7 @@ async def test_what_cannot_be_started_is_tried_again_until_it_is_stopped(descrip
     async with running(Program(name="test", arguments=("/no/such/program",)), descriptor) as child:
         await eventually(lambda: child.failures == 2)
         child.stop()
-        assert await ended([child], 5)
+        assert await ended([child], 30)
 
 
 async def test_a_child_that_does_not_stop_is_killed_with_its_group(tmp_path: Path, descriptor: int) -> None:
@@ -98,7 +98,7 @@ async def test_a_child_that_does_not_stop_is_killed_with_its_group(tmp_path: Pat
         child.stop()
         assert not await ended([child], 0.2)
         child.kill()
-        assert await ended([child], 5)
+        assert await ended([child], 30)
         await eventually(lambda: not alive(pids(notes)[0]))
 
 

@@ -65,7 +65,7 @@ def test_up_with_keys_and_https(project: Path) -> None:
         assert url.startswith("https://127.0.0.1:")
         _curl_as_it_is_printed(project, up.output.read_text(), invoke)
         _command_line(project, url, admin, invoke)
-        with httpx.Client(base_url=url, verify=False) as client:
+        with httpx.Client(base_url=url, verify=False, timeout=30) as client:
             for headers in ({}, {"authorization": f"Bearer {invoke}x"}):
                 assert client.get("/v1/functions", headers=headers).status_code == 401
                 assert client.post("/.netlify/functions/hello", headers=headers).status_code == 401
