@@ -125,7 +125,7 @@ async def test_the_status_of_what_runs_from_its_second_delivery_on(ready: Broker
 
 
 async def test_the_status_of_a_retry(ready: Broker) -> None:
-    for after_s in (1000.0, 0.5):
+    for after_s in (1000.0, 0.5):  # the first one for the time before it is due, the last one for after it
         await ready.enqueue(invocation())
         [first] = await taken(ready)
         settlement = retry(first, after_s=after_s)
@@ -145,6 +145,7 @@ async def test_the_status_of_a_retry(ready: Broker) -> None:
     status = await ready.status(first.invocation.id)
     assert status is not None
     assert status.record.attempt == 2
+    assert settlement.retry is not None
     assert status.record.due_at == settlement.retry.due_at
     assert status.record.next_attempt_at is None
     assert [attempt.attempt for attempt in status.record.attempts] == [1]
