@@ -7,11 +7,26 @@ from uuid import uuid4
 
 import pytest
 
+import quarterhour.broker.nats.connection
 from quarterhour.broker import Broker
+from tests.broker.nats_inside import pulling_patiently
 from tests.broker.worlds import World
 from tests.nats_server import NatsServer
 
 WORLDS = ["memory", "nats", *(["other"] if "QUARTERHOUR_TEST_BROKER" in os.environ else [])]
+
+
+@pytest.fixture(autouse=True)
+def time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who finds a server that stands still for a while waits for it, where the limit is not the question."""
+    monkeypatch.setattr(quarterhour.broker.nats.connection, "CONNECT_S", 30.0)
+
+
+@pytest.fixture
+def patient_pulls() -> Iterator[None]:
+    """For tests that look at how often something was delivered."""
+    with pulling_patiently():
+        yield
 
 
 @pytest.fixture(scope="session")

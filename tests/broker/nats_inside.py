@@ -1,15 +1,21 @@
 """Looking into a NATS server past the adapter, for tests of what only NATS does."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import nats
 import orjson
+import pytest
 from nats.aio.client import Client
 
-__all__ = ["Inside", "look_inside"]
+from quarterhour.broker.nats.link import Msg
+from quarterhour.broker.nats.pulls import Pull
+
+__all__ = ["Inside", "look_inside", "pulling_patiently"]
+
+PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,11 @@ class Inside:
     async def queue(self, function: str = "report") -> dict[str, Any]:
         return await self.api(f"CONSUMER.INFO.{self.namespace}.fn-{function}")
 
+    async def waiting(self, function: str = "report") -> int:
+        """How many the queue has seen and not delivered."""
+        count: int = (await self.queue(function))["num_pending"]
+        return count
+
     async def consumers(self) -> set[str]:
         return set((await self.api(f"CONSUMER.NAMES.{self.namespace}"))["consumers"] or ())
 
@@ -63,3 +74,20 @@ async def look_inside(url: str, namespace: str) -> AsyncIterator[Inside]:
         yield Inside(client=client, namespace=namespace)
     finally:
         await client.close()
+
+
+@contextmanager
+def pulling_patiently() -> Iterator[None]:
+    """A pull goes on until the server has ended it.
+
+    Else it is given up after a second at the latest, and where a process stands still for so long, what
+    comes then is given back, to come again under a higher number.
+    """
+    hurried = Pull.next
+
+    async def patient(self: Pull, timeout_s: float) -> Msg:
+        return await hurried(self, timeout_s + PATIENCE_S)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Pull, "next", patient)
+        yield

@@ -13,7 +13,7 @@ from quarterhour.broker.port import Beat
 from quarterhour.ids import new_id
 from quarterhour.record import waiting
 from quarterhour.retry import RetryPolicy
-from tests.broker.worlds import World, invocation, manifest, pulled
+from tests.broker.worlds import World, invocation, manifest, pulled, taken
 
 BAD_FUNCTIONS = ["", "..", "a.b", "*", ">", "a b", "a\x00b", "a\r\nPUB x 0", "ä", "x" * 300]
 AN_ID = "0190a0b0-0000-7000-8000-000000000000"
@@ -44,7 +44,7 @@ async def test_what_is_withdrawn_is_unknown_and_its_work_stays(world: World) -> 
     await broker.enqueue(invocation())
     await broker.withdraw(["report", "never-there"])
     assert set(await broker.functions()) == {"hello"}
-    assert len(await pulled(broker)) == 1
+    assert len(await taken(broker)) == 1
 
 
 async def test_very_many_functions(broker: Broker) -> None:
@@ -73,7 +73,7 @@ async def test_a_change_between_two_waits_is_not_missed(world: World) -> None:
 async def test_without_a_change_of_functions_the_wait_ends_in_time(broker: Broker) -> None:
     started_at = time.monotonic()
     await broker.function_changes(0.2)
-    assert 0.15 < time.monotonic() - started_at < 2.0
+    assert 0.15 < time.monotonic() - started_at < 10.0
 
 
 async def test_beats_are_heard_by_all(world: World) -> None:

@@ -9,8 +9,9 @@ from quarterhour.broker.port import KEY_KEPT_S, Key
 from quarterhour.clock import SystemClock
 from quarterhour.errors import BrokerError, BrokerUnavailable, KeyReused
 from tests.broker.nats_inside import look_inside
-from tests.broker.worlds import World, complete, invocation, manifest, pulled
+from tests.broker.worlds import World, complete, invocation, manifest, pulled, taken
 from tests.nats_server import NatsServer
+from tests.waiting import eventually
 
 KEY = Key(text="order 17 > *", fingerprint="f1")
 
@@ -24,7 +25,7 @@ async def test_a_known_key_gives_the_first_id_and_stores_nothing(world: World) -
     assert await broker.enqueue(first, KEY) == first.id
     with pytest.raises(KeyReused, match=first.id):
         await other.enqueue(invocation(), Key(text=KEY.text, fingerprint="f2"))
-    [delivery] = await pulled(broker)
+    [delivery] = await taken(broker)
     assert delivery.invocation == first
     await broker.settle(complete(delivery))
     assert await other.enqueue(invocation(), KEY) == first.id  # when it has run, too
@@ -48,7 +49,11 @@ async def test_a_key_of_a_delayed_invocation(broker_with_queue: World) -> None:
     later = invocation(due_at=time.time() + 100)
     assert await broker.enqueue(later, KEY) == later.id
     assert await broker.enqueue(invocation(), KEY) == later.id
-    assert (await broker.tend(["report"]))["report"].delayed == 1
+
+    async def counted() -> bool:
+        return (await broker.tend(["report"]))["report"].delayed == 1
+
+    await eventually(counted, what="one is delayed")
     assert await pulled(broker) == []
 
 
@@ -65,9 +70,8 @@ async def test_many_at_once_store_one(broker_with_queue: World) -> None:
             tasks.create_task(gateways[number % 2].enqueue(each))
     stored = {task.result() for task in keyed}
     assert len(stored) == 5
-    assert {each.invocation.id for each in await pulled(gateways[0], 100)} == stored | {
-        each.id for each in plain
-    }
+    found = await taken(gateways[0], 25, at_most=100)
+    assert {each.invocation.id for each in found} == stored | {each.id for each in plain}
 
 
 async def test_a_key_is_forgotten_after_a_day(broker_with_queue: World) -> None:
@@ -107,7 +111,7 @@ async def test_a_repeat_after_an_answer_that_was_lost(nats_world: World, nats: N
                 break
             except BrokerError:
                 await asyncio.sleep(0.1)
-    assert [each.invocation.id for each in await pulled(broker)] == [stored]
+    assert [each.invocation.id for each in await taken(broker)] == [stored]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from quarterhour.errors import Conflict
 from quarterhour.lifecycle import State
 from quarterhour.record import waiting
 from tests.broker.nats_inside import Inside, look_inside
-from tests.broker.worlds import World, complete, invocation, manifest, pulled, retry
+from tests.broker.worlds import World, complete, invocation, manifest, retry, taken
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ async def test_record_and_retry_are_stored_together_or_not_at_all(nats_world: Wo
     broker = await nats_world.connect(lease_s=30)
     await broker.prepare([manifest()])
     await broker.enqueue(invocation())
-    [delivery] = await pulled(broker)
+    [delivery] = await taken(broker)
     await broker.write(replace(complete(delivery).record, state=State.RUNNING))
     with pytest.raises(Conflict):
         await broker.settle(retry(delivery, after_s=60))

@@ -12,7 +12,7 @@ from quarterhour.broker.nats.link import Link
 from quarterhour.broker.port import ANSWER_S, Delivery
 from quarterhour.errors import BodyLost, BrokerUnavailable
 from quarterhour.ids import new_id
-from tests.broker.worlds import World, invocation, manifest, pulled
+from tests.broker.worlds import SHORT_LEASE_S, World, invocation, manifest, pulled, taken
 from tests.nats_cluster import NatsCluster
 from tests.waiting import eventually
 
@@ -26,7 +26,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[NatsCluster]:
 async def test_the_loss_of_a_leader_is_got_over(cluster: NatsCluster) -> None:
     async with AsyncExitStack() as stack:
         world = World(url=cluster.url, stack=stack)
-        broker = await world.connect()
+        broker = await world.connect(lease_s=SHORT_LEASE_S)
         await broker.prepare([manifest()])
         found: list[Delivery] = []
 
@@ -46,7 +46,9 @@ async def test_the_loss_of_a_leader_is_got_over(cluster: NatsCluster) -> None:
         before = found[0].invocation
         # A new leader of a queue may not know what was delivered a moment ago. It may tell late: when whoever
         # pulls has long been sure again of what is new.
-        assert await cluster.step_down(world.namespace, "fn-report")
+        await eventually(
+            lambda: cluster.step_down(world.namespace, "fn-report"), what="it is told to give way"
+        )
         await eventually(lambda: deliver(before.id, doubtful=True), what="what was there is doubtful")
         await eventually(is_sure_of_what_is_new, what="one lease has passed since")
 
@@ -57,8 +59,7 @@ async def test_the_loss_of_a_leader_is_got_over(cluster: NatsCluster) -> None:
         await eventually(delivered_again, what="its lease has ended again")
         assert found[0].doubtful
 
-        leader = await cluster.leader(world.namespace)
-        assert leader is not None
+        leader = await eventually(lambda: cluster.leader(world.namespace), what="one of them leads")
         leader.kill()
 
         async def accepts() -> bool:
@@ -68,7 +69,7 @@ async def test_the_loss_of_a_leader_is_got_over(cluster: NatsCluster) -> None:
             except BrokerUnavailable:
                 return False
 
-        await eventually(accepts, deadline_s=5 * ANSWER_S, what="the other two accepted work")
+        await eventually(accepts, deadline_s=10 * ANSWER_S, what="the other two accepted work")
 
 
 async def test_a_large_body_is_read_from_the_leader_where_a_replica_lags(
@@ -96,12 +97,12 @@ async def test_with_one_replica_in_a_cluster_everything_is_doubtful(cluster: Nat
     async with AsyncExitStack() as stack:
         world = World(url=cluster.servers[0].url, stack=stack)
         await world.connect()
-        host = await cluster.leader(world.namespace)
+        host = await eventually(lambda: cluster.leader(world.namespace), what="one of them has the stream")
         elsewhere = next(server for server in cluster.servers if server is not host)
         broker = await World(url=elsewhere.url, stack=stack, namespace=world.namespace).connect()
         assert [warning for warning in broker.warnings if "?replicas=3" in warning]
         await broker.prepare([manifest()])
         await broker.enqueue(invocation())
-        [delivery] = await eventually(lambda: pulled(broker), what="it is delivered")
+        [delivery] = await taken(broker)
         # The server that has the stream may have crashed since: we would be connected as before.
         assert delivery.doubtful

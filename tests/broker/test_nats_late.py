@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from quarterhour.broker import Broker
-from tests.broker.nats_inside import Inside, look_inside
-from tests.broker.worlds import World, invocation, manifest, pulled
+from tests.broker.nats_inside import Inside, look_inside, pulling_patiently
+from tests.broker.worlds import World, invocation, manifest, pulled, taken
 from tests.faults.proxy import Proxy
 from tests.nats_server import NatsServer
 from tests.waiting import eventually
@@ -34,12 +34,24 @@ async def taken_over(near_world: World, far_world: World, link: Proxy) -> tuple[
     far = await far_world.connect("far", lease_s=LEASE_S)
     for broker in (near, far):
         await broker.prepare([manifest()])
-    await near.enqueue(invocation())
-    link.deafen()
-    assert await pulled(far) == []
-    [delivery] = await eventually(lambda: pulled(near), deadline_s=2 * LEASE_S, what="the lease had ended")
+    async with look_inside(near_world.url, near_world.namespace) as inside:
+        await near.enqueue(invocation())
+        await eventually(inside.waiting, what="the queue has seen it")
+        link.deafen()
+        assert await pulled(far) == []
+        await eventually(lambda: is_delivered(inside), what="it is on its way to the far one")
+    longer = await near_world.connect("longer")
+    with pulling_patiently():
+        [delivery] = await taken(near)
+    await longer.prepare(
+        [manifest()]
+    )  # the near one keeps what it has, however long this machine stands still
     assert delivery.number == 2
     return far, link
+
+
+async def is_delivered(inside: Inside) -> bool:
+    return bool((await inside.queue())["num_ack_pending"])
 
 
 async def test_a_late_delivery_is_not_taken_for_one_of_the_next_pull(
@@ -76,13 +88,11 @@ async def test_what_is_on_its_way_to_one_who_ends_is_not_left_to_its_lease(
         assert await pulled(far) == []
         async with look_inside(near_world.url, near_world.namespace) as inside:
             await near.enqueue(invocation())
-            await eventually(lambda: has_pending(inside), what="the queue saw it")
-        link.deafen()
-        assert await pulled(far) == []
+            await eventually(inside.waiting, what="the queue has seen it")
+            link.deafen()
+            assert await pulled(far) == []
+            await eventually(lambda: is_delivered(inside), what="it is on its way to the far one")
         asyncio.get_running_loop().call_later(0.3, link.heal)
-    [delivery] = await eventually(lambda: pulled(near), what="it was given back")
+    with pulling_patiently():
+        [delivery] = await taken(near)
     assert delivery.number == 2
-
-
-async def has_pending(inside: Inside) -> bool:
-    return bool((await inside.queue())["num_pending"])

@@ -29,7 +29,7 @@ from quarterhour.function import Mode
 from quarterhour.invocation import Invocation, encode_invocation
 from quarterhour.outcome import Response, Succeeded
 from quarterhour.record import waiting
-from tests.broker.worlds import bury, complete, invocation, manifest, pulled, retry
+from tests.broker.worlds import bury, complete, invocation, manifest, pulled, retry, taken
 from tests.nats_roles import GUARDED, PERMISSIONS, url_of, violations
 from tests.nats_server import NatsServer
 from tests.waiting import eventually
@@ -186,15 +186,22 @@ async def work(gateway: Broker, runner: Broker) -> None:
             await gateway.enqueue(each)
     assert await anext(bells) == {"report"}
     await bells.aclose()  # type: ignore[attr-defined]
-    found = {delivery.invocation.id: delivery for delivery in await pulled(runner)}
+    found = {delivery.invocation.id: delivery for delivery in await taken(runner, 5)}
     await runner.renew(found[done.id])
     run = Run(runner="runner-1", attempt=1, started_at=0.0)
     await runner.answer_who_runs(lambda asked: run if asked == done.id else None)
-    assert await gateway.who_runs(done.id) == run
+
+    async def who_runs() -> Run | None:
+        return await gateway.who_runs(done.id)
+
+    async def run_of_status() -> Run | None:
+        status = await gateway.status(done.id)
+        assert status is not None
+        return status.run
+
+    assert await eventually(who_runs, what="the runner answers") == run
     assert await runner.who_runs(done.id) is None  # of the others
-    status = await gateway.status(done.id)
-    assert status is not None
-    assert status.run == run
+    assert await eventually(run_of_status, what="the runner answers") == run
     told: list[str] = []
     await runner.on_cancelled(told.append)
     unwanted, unwanted_later = invocation(), invocation(due_at=time.time() + 60)
@@ -211,12 +218,16 @@ async def work(gateway: Broker, runner: Broker) -> None:
     assert await runner.read("report", done.id) is not None
     await runner.write(waiting(invocation()))
     await gateway.prepare([manifest("other")])  # which no runner has announced
-    (delivery, *_) = await pulled(gateway)  # it has waited too long
+    (delivery, *_) = await eventually(lambda: pulled(gateway), what="it has waited too long")
     await gateway.settle(bury(delivery))
-    for delivery in await pulled(runner):
-        await runner.acknowledge(delivery)
-    tended = await gateway.tend(["report", "unknown"])
-    assert tended["report"].waiting == 0
+
+    async def none_waits() -> bool:
+        for delivery in await pulled(runner):
+            await runner.acknowledge(delivery)
+        tended = await gateway.tend(["report", "unknown"])
+        return tended["report"].waiting == 0
+
+    await eventually(none_waits, what="none waits")
 
 
 async def keep(gateway: Broker, runner: Broker) -> None:
@@ -353,7 +364,7 @@ async def test_what_a_consumer_delivers_to_others_is_not_heard(tmp_path: Path) -
         for address, payload in forgeries.items():
             ears = await admin.subscribe(address)
             await deliver(server, payload, address)
-            assert (await ears.next_msg(timeout=5)).data == payload
+            assert (await ears.next_msg(timeout=30)).data == payload
         true = invocation(mode=Mode.SYNCHRONOUS)
         calling = asyncio.ensure_future(gateway.call("runner-1", true))
         await admin.publish(f"{N}.ctl.cancelled", b"unwanted")
@@ -409,6 +420,7 @@ READS = [
 ]
 
 
+@pytest.mark.usefixtures("patient_pulls")
 async def test_what_is_denied_fails_at_once_and_names_the_subject(tmp_path: Path) -> None:
     with NatsServer(tmp_path, text=narrow(READS)) as server:
         options = BrokerOptions(url=url_of(server, "narrow"), name="narrow")

@@ -13,14 +13,21 @@ import quarterhour.broker.nats.bells
 from quarterhour.broker import Broker
 from quarterhour.broker.port import Depth
 from quarterhour.errors import TooLarge
-from tests.broker.worlds import World, complete, invocation, manifest, pulled, retry
+from tests.broker.worlds import World, complete, invocation, manifest, pulled, retry, taken
 from tests.waiting import eventually
 
 
-async def hear(bells: Any, names: Iterable[str], deadline_s: float = 5.0) -> None:
+@pytest.fixture
+def rung_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever listens to bells looks for himself at first, and then not while a test lasts."""
+    monkeypatch.setattr(quarterhour.broker.memory, "BELLS_SILENCE_S", 120.0)
+    monkeypatch.setattr(quarterhour.broker.nats.bells, "SILENCE_S", 120.0)
+
+
+async def hear(bells: Any, names: Iterable[str]) -> None:
     """Return once all of `names` were rung for."""
     missing = set(names)
-    async with asyncio.timeout(deadline_s):
+    async with asyncio.timeout(30):
         while missing:
             missing -= await anext(bells)
 
@@ -40,7 +47,7 @@ async def test_the_same_id_again_is_stored_once(broker: Broker) -> None:
     sent = invocation()
     for _ in range(3):
         await broker.enqueue(sent)
-    [delivery] = await pulled(broker)
+    [delivery] = await taken(broker)
     await broker.enqueue(sent)
     assert await pulled(broker) == []
     await broker.settle(complete(delivery))
@@ -52,8 +59,7 @@ async def test_the_largest_body_goes_through(broker: Broker) -> None:
     await broker.prepare([manifest()])
     largest = invocation(body=bytes(broker.body_bytes_max))
     await broker.enqueue(largest)
-    # It takes the server a while: a pull may have ended before.
-    [delivery] = await eventually(lambda: pulled(broker), what="it is delivered")
+    [delivery] = await taken(broker)
     assert delivery.invocation == largest
 
 
@@ -63,7 +69,7 @@ async def test_what_is_too_large_is_refused_and_harms_nothing(broker: Broker) ->
         await broker.enqueue(invocation(body=bytes(broker.body_bytes_max + 1024 * 1024)))
     assert broker.connected
     await broker.enqueue(invocation())
-    assert len(await pulled(broker)) == 1
+    assert len(await taken(broker)) == 1
 
 
 async def test_how_deep_queues_are(world: World) -> None:
@@ -76,11 +82,15 @@ async def test_how_deep_queues_are(world: World) -> None:
     assert (deep.waiting, deep.leased) == (3, 0)
 
     await broker.prepare([manifest(), manifest("idle")])
-    [delivery] = await pulled(broker, 1)
-    depths = await broker.tend(["report", "idle", "unknown"])
-    assert depths["idle"] == depths["unknown"] == Depth()
-    deep = depths["report"]
-    assert (deep.waiting, deep.leased) == (2, 1)
+    [delivery] = await taken(broker, at_most=1)
+
+    async def counted() -> Depth | None:
+        depths = await broker.tend(["report", "idle", "unknown"])
+        assert depths["idle"] == depths["unknown"] == Depth()
+        deep = depths["report"]
+        return deep if (deep.waiting, deep.leased) == (2, 1) else None
+
+    deep = await eventually(counted, what="two wait and one is leased")
     assert deep.oldest_due_at is not None
     assert earlier - 1 < deep.oldest_due_at < time.time() + 1
 
@@ -99,20 +109,26 @@ async def test_the_age_of_the_queue_moves_on(world: World) -> None:
     await asyncio.sleep(0.2)
     between = time.time()
     await broker.enqueue(invocation())
-    before = (await broker.tend(["report"]))["report"].oldest_due_at
-    await pulled(broker, 1)
-    after = (await broker.tend(["report"]))["report"].oldest_due_at
-    assert before is not None
-    assert after is not None
+
+    async def oldest(waiting: int) -> float | None:
+        depth = (await broker.tend(["report"]))["report"]
+        return depth.oldest_due_at if depth.waiting == waiting else None
+
+    before = await eventually(lambda: oldest(2), what="both wait")
+    await taken(broker, at_most=1)
+    after = await eventually(lambda: oldest(1), what="one waits")
     assert before < between - 0.1 < after
 
 
+@pytest.mark.usefixtures("rung_only")
 async def test_accepting_rings(world: World) -> None:
     runner, gateway = await world.connect("runner"), await world.connect("gateway")
-    await runner.prepare([manifest(), manifest("other")])
+    await runner.prepare([manifest(), manifest("other"), manifest("waits")])
     async with aclosing(runner.bells()) as bells:  # type: ignore[type-var]
         assert await silent(bells)
+    await runner.enqueue(invocation("waits"))
     async with aclosing(runner.bells()) as bells:  # type: ignore[type-var]
+        await hear(bells, {"waits"})  # it has looked
         first = asyncio.create_task(hear(bells, {"report", "other"}))
         for name in ("report", "other", "report"):
             await asyncio.sleep(0.02)
@@ -128,6 +144,7 @@ async def test_who_begins_to_listen_hears_of_what_waits(world: World) -> None:
         await hear(bells, {"report"})
 
 
+@pytest.mark.usefixtures("rung_only")
 async def test_tending_rings_for_what_waits_or_is_leased(world: World) -> None:
     runner, gateway = await world.connect("runner", lease_s=30), await world.connect("gateway")
     await runner.prepare([manifest(), manifest("idle")])
@@ -138,14 +155,15 @@ async def test_tending_rings_for_what_waits_or_is_leased(world: World) -> None:
         waiting = asyncio.ensure_future(anext(bells))
         await asyncio.sleep(0)
         await gateway.tend(["report", "idle"])
-        assert await asyncio.wait_for(waiting, 5) == {"report"}
-        await pulled(runner)
+        assert await asyncio.wait_for(waiting, 30) == {"report"}
+        await taken(runner)
         leased = asyncio.ensure_future(anext(bells))
         await asyncio.sleep(0)
         await gateway.tend(["report", "idle"])
-        assert await asyncio.wait_for(leased, 5) == {"report"}
+        assert await asyncio.wait_for(leased, 30) == {"report"}
 
 
+@pytest.mark.usefixtures("rung_only")
 async def test_tending_rings_for_what_was_left_by_a_function_without_a_queue(world: World) -> None:
     runner, gateway = await world.connect("runner", lease_s=30), await world.connect("gateway")
     await runner.prepare([manifest()])
@@ -156,21 +174,28 @@ async def test_tending_rings_for_what_was_left_by_a_function_without_a_queue(wor
         rung = asyncio.ensure_future(anext(bells))
         await asyncio.sleep(0)
         assert await gateway.tend([]) == {}
-        assert await asyncio.wait_for(rung, 4) == {"report"}
+        assert await asyncio.wait_for(rung, 30) == {"report"}
 
 
+@pytest.mark.usefixtures("rung_only")
 async def test_a_retry_is_rung_for_once_it_is_due(world: World) -> None:
     runner, gateway = await world.connect("runner"), await world.connect("gateway")
-    await runner.prepare([manifest()])
+    await runner.prepare([manifest(), manifest("waits")])
     await gateway.enqueue(invocation())
-    [delivery] = await pulled(runner)
+    [delivery] = await taken(runner)
     await runner.settle(retry(delivery, after_s=0.3))
+
+    async def settled() -> bool:
+        return (await gateway.tend(["report"]))["report"].leased == 0
 
     async def rung() -> bool:
         return (await gateway.tend(["report"]))["report"].waiting == 1
 
-    await eventually(rung, deadline_s=5, what="the retry waits")
+    await eventually(settled, what="nobody rings for the first attempt any more")
+    await gateway.enqueue(invocation("waits"))
     async with aclosing(runner.bells()) as bells:  # type: ignore[type-var]
+        await hear(bells, {"waits"})  # it has looked
+        await eventually(rung, what="the retry waits")
         await hear(bells, {"report"})
 
 
@@ -182,9 +207,9 @@ async def test_without_any_gateway_the_runner_looks_for_itself(
     runner = await world.connect("runner", lease_s=30)
     await runner.prepare([manifest()])
     await runner.enqueue(invocation())
-    await pulled(runner)
+    await taken(runner)
     async with aclosing(runner.bells()) as bells:  # type: ignore[type-var]
         await hear(bells, {"report"})
         await asyncio.sleep(0.1)
         for _ in range(2):  # nobody rings, and still it is named again and again
-            await hear(bells, {"report"}, deadline_s=3)
+            await hear(bells, {"report"})

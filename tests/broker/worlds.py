@@ -4,6 +4,7 @@ An adapter of your own joins with `QUARTERHOUR_TEST_BROKER=scheme://… pytest t
 """
 
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -17,9 +18,12 @@ from quarterhour.invocation import Invocation, Request, next_attempt
 from quarterhour.outcome import Error, Failed, Succeeded
 from quarterhour.record import Record, due, settled, waiting
 from quarterhour.retry import Bury, BuryReason, Complete, Retry, RetryPolicy
+from tests.waiting import eventually
 
 __all__ = [
     "LEASE_S",
+    "SHORT_LEASE_S",
+    "StoodStill",
     "World",
     "bury",
     "complete",
@@ -27,9 +31,13 @@ __all__ = [
     "manifest",
     "pulled",
     "retry",
+    "taken",
+    "undisturbed",
 ]
 
-LEASE_S = 0.6  # short, so that tests can wait for the end of one
+LEASE_S = 30.0  # no machine stands still for so long: what is leased stays with who has it
+SHORT_LEASE_S = 0.6  # for tests that wait for the end of one
+TRIES_MAX = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +91,44 @@ def invocation(function: str = "report", **fields: Any) -> Invocation:
 
 
 async def pulled(broker: Broker, count: int = 10, function: str = "report") -> list[Delivery]:
-    """What one pull brings."""
+    """What one pull brings. It may bring nothing although there is work: it only glances at the queue."""
     return [delivery async for delivery in broker.pull(function, count)]
+
+
+async def taken(
+    broker: Broker, count: int = 1, *, at_most: int | None = None, function: str = "report"
+) -> list[Delivery]:
+    """Exactly `count` deliveries, in as many pulls as it takes; one more would be seen.
+
+    `at_most`: how many are asked for, where more wait than are to be taken.
+    """
+    found: list[Delivery] = []
+
+    async def enough() -> bool:
+        found.extend(await pulled(broker, (at_most or max(count, 10)) - len(found), function))
+        return len(found) >= count
+
+    await eventually(enough, what=f"{count} were delivered")
+    assert len(found) == count, [delivery.invocation for delivery in found]
+    return found
+
+
+class StoodStill(Exception):  # noqa: N818 - it says that the test has to be repeated
+    """This machine stood still for so long that what was to be seen had its moment meanwhile."""
+
+
+async def undisturbed(world: World, scene: Callable[[World], Awaitable[None]]) -> None:
+    """Play a scene whose moments are short, in a world of its own each time until it is in time for them.
+
+    The scene raises `StoodStill` where by the clock it is not: what it sees then says nothing.
+    """
+    for _ in range(TRIES_MAX):
+        try:
+            return await scene(World(url=world.url, stack=world.stack))
+        except StoodStill:
+            continue
+    message = f"In {TRIES_MAX} tries this machine was never in time."
+    raise AssertionError(message)
 
 
 def complete(delivery: Delivery, *, known: Record | None = None, runner: str = "runner") -> Settlement:

@@ -34,10 +34,12 @@ FUNCTIONS = {
             raise ValueError("never")
     """,
     "slow-background": """
+        import pathlib
         import time
 
         def handler(event, context):
-            time.sleep(1.0)
+            while not pathlib.Path("go").exists():
+                time.sleep(0.02)
     """,
     "each-second-background": """
         import pathlib
@@ -60,7 +62,7 @@ class Guarded(System):
 async def test_nobody_tries_what_is_not_allowed(tmp_path: Path) -> None:
     async with Guarded(tmp_path, FUNCTIONS, nats_text=GUARDED) as system:
         gateway = await system.start_gateway()
-        runner = await system.start_runner()
+        runner = await system.start_runner("--drain", "0.2")
         await eventually(lambda: ran(system, "hello"), what="the gateway knew the functions")
         assert (await system.post("pieces")).text == "x" * 8 * 65536
         running = await system.enqueue("slow-background")
@@ -74,6 +76,9 @@ async def test_nobody_tries_what_is_not_allowed(tmp_path: Path) -> None:
             )
         }
         await system.in_state(running, "running")  # which is asked of the runners
+        (tmp_path / "go").touch()
+        await system.in_state(running, "succeeded")
+        (tmp_path / "go").unlink()
         await system.in_state(ids["hopeless"], "dead")
         await system.in_state(ids["again"], "succeeded")
         await system.in_state(ids["fine"], "succeeded")
@@ -82,6 +87,8 @@ async def test_nobody_tries_what_is_not_allowed(tmp_path: Path) -> None:
         await system.in_state(handed_back, "running")
         runner.send(signal.SIGTERM)
         assert await runner.ended() == 0
+        assert handed_back in {fact["invocation"] for fact in runner.facts("attempt_lost")}
+        await system.in_state(handed_back, "waiting")
         gateway.send(signal.SIGTERM)
         assert await gateway.ended() == 0
         assert violations(system.nats) == []

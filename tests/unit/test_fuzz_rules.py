@@ -51,10 +51,10 @@ PATHS = st.lists(
 def test_a_pattern_is_refused_or_matches_in_no_time(text: str, path: str) -> None:
     with suppress(ValueError):
         pattern = compiled(text)
-        began = time.perf_counter()
+        began = time.process_time()
         params = pattern.match(path)
         assert params is None or all(isinstance(value, str) for value in params.values())
-        assert time.perf_counter() - began < 0.5
+        assert time.process_time() - began < 0.5
         tried = example_of(text)
         assert tried is None or pattern.match(tried) is not None
 
@@ -65,9 +65,9 @@ def test_a_pattern_is_refused_or_matches_in_no_time(text: str, path: str) -> Non
 def test_no_pattern_takes_long_on_any_path(text: str) -> None:
     pattern = compiled(text)
     for path in ("/" + "a" * 8000, "/" + "x" * 8000, "/a" * 4000, "/" * 8000):
-        began = time.perf_counter()
+        began = time.process_time()
         pattern.match(path)
-        assert time.perf_counter() - began < 1.0
+        assert time.process_time() - began < 1.0
 
 
 @BUDGET
@@ -91,7 +91,7 @@ FIELDS = st.lists(
 @example("0 0 29 2 *", 4e9)
 @example("* * * * * *", 4e9)
 def test_a_text_is_a_schedule_with_a_next_moment_or_none(text: str, now: float) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     valid = is_schedule(text)
     if valid:
         after = next_run(text, now)
@@ -100,7 +100,7 @@ def test_a_text_is_a_schedule_with_a_next_moment_or_none(text: str, now: float) 
         assert before is None or before <= now
         planned = plan(text, placed_until=None, now=now)
         assert planned is None or all(moment > now for moment in planned.firings)
-    assert time.perf_counter() - began < 2.0
+    assert time.process_time() - began < 2.0
 
 
 VALUES = st.one_of(
