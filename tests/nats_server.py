@@ -22,7 +22,7 @@ from quarterhour.cli.preflight import free_address
 
 __all__ = ["NatsServer", "free_port", "nats_server_path"]
 
-START_S = 10.0
+START_S = 30.0
 
 
 def nats_server_path() -> Path:
