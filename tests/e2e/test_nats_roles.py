@@ -34,10 +34,11 @@ FUNCTIONS = {
             raise ValueError("never")
     """,
     "slow-background": """
-        import time
+        import pathlib, time
 
         def handler(event, context):
-            time.sleep(1.0)
+            while not pathlib.Path(event["body"]).exists():
+                time.sleep(0.01)
     """,
     "each-second-background": """
         import pathlib
@@ -48,6 +49,7 @@ FUNCTIONS = {
             pathlib.Path("fired").touch()
     """,
 }
+TEXT = {"content-type": "text/plain"}
 
 
 class Guarded(System):
@@ -63,7 +65,7 @@ async def test_nobody_tries_what_is_not_allowed(tmp_path: Path) -> None:
         runner = await system.start_runner()
         await eventually(lambda: ran(system, "hello"), what="the gateway knew the functions")
         assert (await system.post("pieces")).text == "x" * 8 * 65536
-        running = await system.enqueue("slow-background")
+        running = await system.enqueue("slow-background", content="go on", headers=TEXT)
         ids = {
             name: await system.enqueue(f"{name}-background", headers=headers)
             for name, headers in (
@@ -74,13 +76,16 @@ async def test_nobody_tries_what_is_not_allowed(tmp_path: Path) -> None:
             )
         }
         await system.in_state(running, "running")  # which is asked of the runners
+        (tmp_path / "go on").touch()
         await system.in_state(ids["hopeless"], "dead")
         await system.in_state(ids["again"], "succeeded")
         await system.in_state(ids["fine"], "succeeded")
         await eventually((tmp_path / "fired").exists, what="the schedule fired")
-        handed_back = await system.enqueue("slow-background")
-        await system.in_state(handed_back, "running")
+        last = await system.enqueue("slow-background", content="end", headers=TEXT)
+        await system.in_state(last, "running")
         runner.send(signal.SIGTERM)
+        await eventually(lambda: runner.facts("draining"), what="the runner finishes what runs")
+        (tmp_path / "end").touch()
         assert await runner.ended() == 0
         gateway.send(signal.SIGTERM)
         assert await gateway.ended() == 0
