@@ -29,7 +29,7 @@ __all__ = ["Prometheus", "Query", "complaints", "page_queries", "panel_queries",
 DEPLOY = Path(__file__).parent.parent / "deploy"
 GATEWAY = "gateway:8888"  # what deploy/ calls it
 KEY_FILE = "/run/secrets/prometheus_key"  # and where it finds the API key for it
-START_S = 20.0
+START_S = 60.0
 
 # Metrics, each with the labels that are asked for; `$` is left to those who substitute.
 SELECTOR = re.compile(r"\b(?:quarterhour_\w+|up)\b(?:\{[^}]*\})?")
@@ -55,7 +55,7 @@ class Prometheus:
         self._gateways = gateways
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port}", timeout=10)
+        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port}", timeout=30)
 
     async def __aenter__(self) -> Self:
         self._start()

@@ -30,7 +30,7 @@ from tests.waiting import eventually, whole_lines
 
 __all__ = ["Process", "System", "alive", "descendants", "parent"]
 
-START_S = 20.0
+START_S = 60.0
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -61,7 +61,7 @@ class Process:
         """Send it a signal."""
         self.popen.send_signal(number)
 
-    async def ended(self, deadline_s: float = 20.0) -> int:
+    async def ended(self, deadline_s: float = 30.0) -> int:
         """Wait for its end; its exit status, negative for a signal."""
         return await asyncio.to_thread(self.popen.wait, deadline_s)
 
@@ -104,14 +104,17 @@ def alive(pid: int) -> bool:
 
 
 class System:
-    """NATS, and the processes that a test starts around it. `functions`: source by file name (no `.py`)."""
+    """NATS, and the processes that a test starts around it. `functions`: source by file name (no `.py`).
+
+    `lease_s` is long, so that a machine that stalls ends none; a test that waits for the end of one says so.
+    """
 
     def __init__(
         self,
         folder: Path,
         functions: Mapping[str, str],
         *,
-        lease_s: float = 3.0,
+        lease_s: float = 30.0,
         max_payload: int = 8 * 1024 * 1024,
         nats_text: str = "",
     ) -> None:
@@ -184,7 +187,7 @@ class System:
         assert process.popen.poll() is None, process.log_path.read_text()
         if self.gateway is not None:
             await eventually(
-                lambda: self._knows(process), deadline_s=START_S, what="the gateway knew the runner"
+                lambda: self._known(process), deadline_s=START_S, what="the gateways knew the runner"
             )
         return process
 
@@ -195,7 +198,10 @@ class System:
             **os.environ,
             "QUARTERHOUR_BROKER": self.broker(what),
             "QUARTERHOUR_LOG_FORMAT": "json",
+            "PYTHONPATH": str(REPOSITORY),
         }
+        if what == "gateway":  # one that is late because of other tests refuses nobody
+            environment["QUARTERHOUR_LATENESS_LIMIT"] = "60"
         with log_path.open("wb") as log:
             popen = subprocess.Popen(
                 command,
@@ -203,7 +209,7 @@ class System:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=self.folder,
-                env={**environment, "PYTHONPATH": str(REPOSITORY)},
+                env=environment,
                 start_new_session=True,
             )
         process = Process(popen=popen, log_path=log_path)
@@ -222,10 +228,22 @@ class System:
         except httpx.TransportError:
             return False
 
-    async def _knows(self, runner: Process) -> bool:
+    async def _known(self, runner: Process) -> bool:
+        """Whether every gateway that lives knows the runner, and as many functions as it serves."""
         (started,) = runner.facts("runner_started")
-        answer = await self._http.get(f"{self.url}/v1/runners/targets")
-        return any(started["metrics"] in target["targets"] for target in answer.json())
+        gateways = [process for process in self.processes if process.port and process.popen.poll() is None]
+        return all([await self._knows(gateway, started) for gateway in gateways])
+
+    async def _knows(self, gateway: Process, started: Mapping[str, Any]) -> bool:
+        url = f"http://127.0.0.1:{gateway.port}"
+        try:
+            targets = (await self._http.get(f"{url}/v1/runners/targets")).json()
+            functions = (await self._http.get(f"{url}/v1/functions")).json()["functions"]
+        except httpx.TransportError:  # it ends just now
+            return False
+        # By its name: a runner that was lost a moment ago may have left its address to this one.
+        heard = any(target["labels"]["runner"] == started["runner"] for target in targets)
+        return heard and len(functions) >= started["functions"]
 
     @property
     def url(self) -> str:
@@ -263,7 +281,7 @@ class System:
         status: dict[str, Any] = answer.json()
         return status
 
-    async def in_state(self, invocation_id: str, *states: str, deadline_s: float = 20.0) -> dict[str, Any]:
+    async def in_state(self, invocation_id: str, *states: str, deadline_s: float = 30.0) -> dict[str, Any]:
         """Wait until the invocation is in one of the states."""
         wait_s = 1.0 if FINAL.issuperset(states) else 0.0  # then the gateway says when it ends
 
@@ -280,21 +298,20 @@ class System:
     async def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric over the gateway and all runners that live."""
         pages = [(await self.get("/metrics")).text]
-        targets = (await self.get("/v1/runners/targets")).json()
-        # One that was lost a moment ago may have left its port to another.
-        for address in {address for target in targets for address in target["targets"]}:
-            try:
-                pages.append(await self.metrics_page(address))
-            except httpx.TransportError:
-                continue
+        for runner in self.processes:
+            # While it lives, its address is nobody else's.
+            if runner.popen.poll() is None and runner.facts("runner_started"):
+                try:
+                    pages.append(await self.metrics_page(runner))
+                except httpx.TransportError:  # it ends just now
+                    continue
         return sum(_samples(page, name, labels) for page in pages)
 
-    async def metrics_page(self, of: str | Process) -> str:
-        """The metrics of one process, as it shows them: a gateway or a runner, or an address."""
-        if isinstance(of, Process):
-            started = of.facts("runner_started")
-            of = started[0]["metrics"] if started else f"127.0.0.1:{of.port}"
-        return (await self._http.get(f"http://{of}/metrics")).text
+    async def metrics_page(self, of: Process) -> str:
+        """The metrics of one process, as it shows them: a gateway or a runner."""
+        started = of.facts("runner_started")
+        address = started[0]["metrics"] if started else f"127.0.0.1:{of.port}"
+        return (await self._http.get(f"http://{address}/metrics")).text
 
 
 def _samples(page: str, name: str, labels: Mapping[str, str]) -> float:

@@ -13,7 +13,7 @@ from tests.waiting import eventually_sync
 
 __all__ = ["READY_S", "Up", "leaving_nothing", "living"]
 
-READY_S = 30.0
+READY_S = 60.0
 
 
 class Up:
@@ -61,7 +61,7 @@ class Up:
         """The descendants that say `words` in their command lines."""
         return [pid for pid, command in self.family().items() if words in command]
 
-    def wait(self, timeout_s: float = 15) -> int:
+    def wait(self, timeout_s: float = 25) -> int:
         return self.process.wait(timeout_s)
 
 

@@ -26,7 +26,7 @@ POSTS = [
     },
     {"slug": "2", "title": "Second", "date": "2026-03-02T10:00:00Z", "summary": ""},
 ]
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

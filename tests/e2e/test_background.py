@@ -1,10 +1,12 @@
 """Background functions from the POST to the end, and what the status address tells on the way."""
 
 import asyncio
+import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +101,7 @@ FUNCTIONS = {
     """,
 }
 TEXT = {"content-type": "text/plain"}
+TRIES = 3  # for what has to be quick: once at least, the machine does not stand still meanwhile
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -112,7 +115,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 async def ended(system: System, name: str, **kwargs: Any) -> dict[str, Any]:
     """The status at the end of an invocation."""
     id = await system.enqueue(name, **kwargs)
-    status: dict[str, Any] = (await system.get(f"/v1/invocations/{id}?wait=20")).json()
+    status: dict[str, Any] = (await system.get(f"/v1/invocations/{id}?wait=60")).json()
     assert status["state"] in {"succeeded", "dead"}, status
     return status
 
@@ -188,7 +191,9 @@ async def test_the_client_may_go(system: System, server: str) -> None:
         clients = [(await asyncio.open_connection("127.0.0.1", gateway.port))[1] for _ in range(10)]
         for client in clients:
             client.write(request(f"{PREFIX}/gone-background", "POST", body=b"1"))
-        await asyncio.sleep(0.3)  # nothing shows that a server has read what it was sent
+        ports = {client.get_extra_info("sockname")[1] for client in clients}
+        await eventually(lambda: have_been_read(gateway.port, ports), what="the server had read them all")
+        await asyncio.sleep(0.3)  # nothing shows that it has begun with what it has read
         for client in clients[:5]:
             client.close()
         for client in clients[5:]:
@@ -199,8 +204,23 @@ async def test_the_client_may_go(system: System, server: str) -> None:
     async def all_have_run() -> bool:
         return await system.metric("quarterhour_outcomes_total", **succeeded) == before + 10
 
+    async def all_are_counted() -> bool:
+        page = await system.metrics_page(gateway)
+        return 'quarterhour_accepted_total{function="gone-background"} 10.0' in page
+
     await eventually(all_have_run, what="all of them ran")
-    assert 'quarterhour_accepted_total{function="gone-background"} 10.0' in await system.metrics_page(gateway)
+    await eventually(all_are_counted, what="all of them were counted as accepted")
+
+
+def have_been_read(port: int, clients: Collection[int]) -> bool:
+    """Whether a server has taken all bytes that came to its port from the clients' ports (Linux)."""
+    read = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        local, remote, state, queues = line.split()[1:5]
+        established, unread = state == "01", int(queues.partition(":")[2], 16)
+        if established and not unread and int(local.partition(":")[2], 16) == port:
+            read.add(int(remote.partition(":")[2], 16))
+    return read >= set(clients)
 
 
 # What it returns
@@ -259,8 +279,11 @@ async def test_what_is_not_json_has_failed_and_is_not_retried(system: System) ->
 
 
 async def test_attempts_are_numbered_and_each_has_its_evidence(system: System) -> None:
-    before = time.time()
-    status = await ended(system, "third-background")
+    for _ in range(TRIES):
+        before = time.time()
+        status = await ended(system, "third-background")
+        if max(waited_s(status)) < 2:
+            break
     assert (status["state"], status["attempt"], status["result"]) == ("succeeded", 3, {"attempt": 3})
     attempts = status["attempts"]
     assert [attempt["attempt"] for attempt in attempts] == [1, 2, 3]
@@ -281,6 +304,15 @@ async def test_attempts_are_numbered_and_each_has_its_evidence(system: System) -
     assert 0.19 < times[4] - times[3] < 2
     assert moment(status["accepted_at"]) <= times[0]
     assert moment(status["finished_at"]) == times[5]
+
+
+def waited_s(status: dict[str, Any]) -> list[float]:
+    """How long it was from the end of each attempt to the beginning of the next one."""
+    attempts = status["attempts"]
+    return [
+        moment(later["started_at"]) - moment(earlier["finished_at"])
+        for earlier, later in itertools.pairwise(attempts)
+    ]
 
 
 async def test_after_the_last_retry_it_is_dead(system: System) -> None:
@@ -306,11 +338,14 @@ async def test_do_not_retry(system: System) -> None:
 
 
 async def test_retry_after(system: System) -> None:
-    status = await ended(system, "later-background")
+    for _ in range(TRIES):
+        status = await ended(system, "later-background")
+        (after_s,) = waited_s(status)
+        if after_s < 3:
+            break
     assert (status["state"], status["result"], status["attempt"]) == ("succeeded", "came again", 2)
-    first, second = status["attempts"]
-    assert first["error"]["message"] == "come again"
-    assert 0.49 < moment(second["started_at"]) - moment(first["finished_at"]) < 3
+    assert status["attempts"][0]["error"]["message"] == "come again"
+    assert 0.49 < after_s < 3
 
 
 # The status address
@@ -332,33 +367,50 @@ async def test_a_running_one_says_since_when_and_where(system: System) -> None:
 
 
 async def test_waiting_for_the_end_returns_when_it_comes(system: System) -> None:
-    id = await system.enqueue("waits-background", content="end", headers=TEXT)
-    await system.in_state(id, "running")
-    waiting = asyncio.ensure_future(system.get(f"/v1/invocations/{id}?wait=30"))
-    done, _ = await asyncio.wait([waiting], timeout=0.5)
-    assert not done
-    began = time.monotonic()
-    (system.folder / "end").touch()
-    answer = (await waiting).json()
-    assert (answer["state"], answer["result"]) == ("succeeded", "done")
-    assert time.monotonic() - began < 5
+    took_s = []
+    for number in range(TRIES):
+        gate = f"end {number}"
+        id = await system.enqueue("waits-background", content=gate, headers=TEXT)
+        await system.in_state(id, "running")
+        waiting = asyncio.ensure_future(system.get(f"/v1/invocations/{id}?wait=30"))
+        done, _ = await asyncio.wait([waiting], timeout=0.5)
+        assert not done
+        began = time.monotonic()
+        (system.folder / gate).touch()
+        answer = (await waiting).json()
+        assert (answer["state"], answer["result"]) == ("succeeded", "done")
+        took_s.append(time.monotonic() - began)
+        if took_s[-1] < 2:
+            break
+    # A gateway that hears of no end looks again after 5 s, of which less than one has passed.
+    assert min(took_s) < 2
 
 
 async def test_waiting_for_the_end_is_over_after_its_seconds(system: System) -> None:
     id = await system.enqueue("waits-background", content="seconds", headers=TEXT)
-    began = time.monotonic()
-    answer = (await system.get(f"/v1/invocations/{id}?wait=1")).json()
-    assert answer["state"] in {"running", "waiting"}
-    assert 0.9 < time.monotonic() - began < 5
+    took_s = []
+    for _ in range(TRIES):
+        began = time.monotonic()
+        answer = (await system.get(f"/v1/invocations/{id}?wait=1")).json()
+        assert answer["state"] in {"running", "waiting"}
+        took_s.append(time.monotonic() - began)
+        if took_s[-1] < 5:
+            break
+    assert 0.9 < min(took_s) < 5
     (system.folder / "seconds").touch()
     await system.in_state(id, "succeeded")
 
 
 async def test_waiting_for_what_has_ended_returns_at_once(system: System) -> None:
     status = await ended(system, "returns-background")
-    began = time.monotonic()
-    assert (await system.get(f"/v1/invocations/{status['id']}?wait=30")).json() == status
-    assert time.monotonic() - began < 5
+    took_s = []
+    for _ in range(TRIES):
+        began = time.monotonic()
+        assert (await system.get(f"/v1/invocations/{status['id']}?wait=30")).json() == status
+        took_s.append(time.monotonic() - began)
+        if took_s[-1] < 5:
+            break
+    assert min(took_s) < 5
 
 
 @pytest.mark.parametrize("seconds", ["-1", "word", "nan", "inf", ""])

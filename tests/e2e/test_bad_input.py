@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -98,6 +99,8 @@ async def test_an_unfinished_body_runs_nothing(system: System, name: str) -> Non
     writer.write(f"POST {PREFIX}/{name} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf".encode())
     await writer.drain()
     writer.close()  # that nothing ran is seen at the end
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 async def test_two_lengths_are_400(tmp_path: Path) -> None:
@@ -128,12 +131,18 @@ async def has_running(system: System, name: str) -> bool:
 
 
 async def test_a_call_that_gets_its_slot_in_time_is_served(system: System) -> None:
-    running = asyncio.ensure_future(system.post("waits", content="in time", headers=TEXT))
-    await eventually(lambda: has_running(system, "waits"), what="the only slot was taken")
-    queued = asyncio.ensure_future(system.post("waits", content="in time", headers=TEXT))
-    await asyncio.wait([queued], timeout=0.2)
-    (system.folder / "in time").touch()
-    assert [(await call).text for call in (running, queued)] == ["done", "done"]
+    # The slot is waited for during one second: a machine that stands still for longer is tried again.
+    for number in range(3):
+        gate = f"in time {number}"
+        running = asyncio.ensure_future(system.post("waits", content=gate, headers=TEXT))
+        await eventually(lambda: has_running(system, "waits"), what="the only slot was taken")
+        queued = asyncio.ensure_future(system.post("waits", content=gate, headers=TEXT))
+        await asyncio.wait([queued], timeout=0.2)
+        (system.folder / gate).touch()
+        answers = [(await call).text for call in (running, queued)]
+        if answers[1] == "done":
+            break
+    assert answers == ["done", "done"]
 
 
 async def test_without_a_runner_calls_are_503_and_background_work_is_accepted(tmp_path: Path) -> None:
@@ -196,7 +205,8 @@ async def accepts(system: System) -> bool:
 
 
 async def test_with_the_broker_away_everything_is_503_within_5_s(tmp_path: Path) -> None:
-    async with System(tmp_path, FUNCTIONS) as system:
+    # What was on its way to the runner when the broker died comes back when its lease has ended.
+    async with System(tmp_path, FUNCTIONS, lease_s=3) as system:
         await system.start_gateway()
         await system.start_runner()
         assert (await system.post("notes")).status_code == 200
@@ -227,7 +237,7 @@ async def test_with_the_broker_away_everything_is_503_within_5_s(tmp_path: Path)
         assert (await system.get(f"/v1/invocations/{answer.values('x-nf-request-id')[0]}")).status_code == 503
 
         await asyncio.to_thread(system.nats.start)
-        await eventually(lambda: ready(system), deadline_s=20, what="the gateway was ready again")
+        await eventually(lambda: ready(system), what="the gateway was ready again")
         status = await system.in_state(await system.enqueue("notes-background"), "succeeded")
         assert status["attempt"] == 1
         await eventually(lambda: len(notes(tmp_path)) >= accepted + 2, what="every accepted one had run")
@@ -244,14 +254,19 @@ async def test_with_a_broker_that_hangs_everything_is_answered_within_5_s(tmp_pa
             status = (await system.post(name, content=b"1")).status_code
             return status, time.monotonic() - began
 
-        system.nats.pause()
-        try:
-            answers = await asyncio.gather(*(timed(name) for name in BOTH * 10))
-        finally:
-            system.nats.resume()
-        assert {status for status, _ in answers} <= {502, 503}
-        assert max(seconds for _, seconds in answers) < 5
-        await eventually(lambda: calls_work(system), what="calls worked again")
+        # It takes four of the five seconds, so a machine that stands still meanwhile is tried again.
+        for _ in range(3):
+            system.nats.pause()
+            try:
+                answers = await asyncio.gather(*(timed(name) for name in BOTH * 10))
+            finally:
+                system.nats.resume()
+            assert {status for status, _ in answers} <= {502, 503}
+            await eventually(lambda: calls_work(system), what="calls worked again")
+            longest_s = max(seconds for _, seconds in answers)
+            if longest_s < 5:
+                break
+        assert longest_s < 5
 
 
 async def ready(system: System) -> bool:

@@ -118,7 +118,7 @@ async def test_a_file_that_leaves_everything_in_doubt_ends_the_runner(case: str,
         env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 1

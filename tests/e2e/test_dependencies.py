@@ -63,7 +63,7 @@ def up(project: Path) -> Iterator[Up]:
 
 @pytest.fixture(scope="module")
 def client(up: Up) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=up.ready(), timeout=20) as client:
+    with httpx.Client(base_url=up.ready(), timeout=60) as client:
         yield client
 
 
@@ -79,7 +79,7 @@ def becomes(client: httpx.Client, name: str, text: str, status: int = 200) -> No
         answers = [call(client, name) for _ in range(6)]
         return all(code == status and text in said for code, said in answers)
 
-    eventually_sync(so, deadline_s=20, what=f"{name} answers {status} with {text!r}")
+    eventually_sync(so, deadline_s=60, what=f"{name} answers {status} with {text!r}")
 
 
 def test_a_failed_install_is_shown_and_the_others_are_served(client: httpx.Client, up: Up) -> None:
@@ -115,7 +115,7 @@ def test_everything_is_served_on_while_something_is_installed(client: httpx.Clie
     write(project, "functions/late/late.py", HANDLER)
     becomes(client, "late", "project")
     write(project, "functions/late/requirements.txt", f"{project / 'slow'}\n")
-    eventually_sync((project / "slow" / "begun").exists, deadline_s=20, what="the install has begun")
+    eventually_sync((project / "slow" / "begun").exists, deadline_s=60, what="the install has begun")
     assert call(client, "late")[0] == 200, "it stays what it was"
     write(project, "functions/plain.py", HANDLER.replace('"body": ', '"body": "new " + '))
     becomes(client, "plain", "new project")
@@ -146,9 +146,9 @@ def test_up_ends_at_once_in_the_middle_of_an_install(tmp_path: Path) -> None:
     begun = tmp_path / "functions" / "late" / "slow" / "begun"
     with leaving_nothing() as ups:
         ups.append(Up(tmp_path, "--port", "0", "--runners", "1"))
-        eventually_sync(begun.exists, deadline_s=20, what="the install has begun")
+        eventually_sync(begun.exists, deadline_s=60, what="the install has begun")
         family = ups[0].family()
         assert int(begun.read_text()) in family
         ups[0].process.send_signal(signal.SIGTERM)
-        assert ups[0].wait(10) == 0
+        assert ups[0].wait(30) == 0
         eventually_sync(lambda: not living(family), what="nothing is left")

@@ -69,7 +69,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory, watched: WebServer) -
 async def ended(system: System, name: str, request: Any, state: str = "succeeded") -> dict[str, Any]:
     """The status at the end of an invocation."""
     id = await system.enqueue(name, json=request)
-    status = await system.in_state(id, "succeeded", "dead", deadline_s=40)
+    status = await system.in_state(id, "succeeded", "dead", deadline_s=60)
     assert status["state"] == state, status
     return status
 

@@ -76,7 +76,7 @@ async def http(project: Path, site: Shop) -> AsyncIterator[httpx.AsyncClient]:
         up = Up(project, "--port", "0", "--runners", "1", "--function-environment", ",".join(names))
         ups.append(up)
         url = await asyncio.to_thread(up.ready)
-        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             yield client
         up.process.terminate()
         assert await asyncio.to_thread(up.wait) == 0
@@ -479,6 +479,6 @@ async def test_an_invoice_that_cannot_be_stored_is_tried_again(
         status: dict[str, Any] = (await http.get(accepted.headers["location"])).json()
         return status if status["state"] == "retrying" else None
 
-    status = await eventually(retrying, deadline_s=20, what="another attempt was planned")
+    status = await eventually(retrying, what="another attempt was planned")
     (attempt,) = status["attempts"]
     assert attempt["error"]["message"] == "The storage answered 503"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SLOTS = 3
 # For synchronous and background functions: does what its body says.
 ACTS = """
-    import json, os, pathlib, time
+    import json, os
 
-    config = {"retries": 1, "retry_delay": 0.1, "timeout": 0.5}
+    config = {"retries": 1, "retry_delay": 0.1}
 
     def handler(event, context):
         what = json.loads(event["body"])
@@ -30,10 +31,18 @@ ACTS = """
             raise ValueError("as asked")
         if what == "crash":
             os._exit(3)
-        if what == "hang":
-            time.sleep(120)
         return {"statusCode": 200, "body": "done"}
 """
+# Functions of their own: their limit is so short that the start of a worker may take longer.
+HANGS = """
+    import time
+
+    config = {"retries": 1, "retry_delay": 0.1, "timeout": 0.5}
+
+    def handler(event, context):
+        time.sleep(120)
+"""
+HANGING = {"acts": "hangs", "acts-background": "hangs-background"}
 # Runs until a file named like its body appears.
 WAITS = """
     import pathlib, time
@@ -47,6 +56,8 @@ WAITS = """
 FUNCTIONS = {
     "acts": ACTS,
     "acts-background": ACTS,
+    "hangs": HANGS,
+    "hangs-background": HANGS,
     "waits": WAITS,
     "waits-background": WAITS,
     "untouched": ACTS,
@@ -84,8 +95,8 @@ class Scraped:
         await eventually(check, what=f"{name} {labels} was {expected}")
 
     async def act(self, name: str, what: str) -> None:
-        """Have a function do something, to its end."""
-        answer = await self.system.post(name, content=json.dumps(what), headers=TEXT)
+        """Have a function do something, to its end: "hang" is done by another one."""
+        answer = await self.system.post(doer(name, what), content=json.dumps(what), headers=TEXT)
         if name.endswith("-background"):
             await self.system.in_state(answer.headers["x-nf-request-id"], "succeeded", "dead")
 
@@ -96,6 +107,11 @@ class Scraped:
 
     def open(self, gate: str) -> None:
         (self.system.folder / gate).touch()
+
+
+def doer(name: str, what: str) -> str:
+    """The function that does it for `name`."""
+    return HANGING[name] if what == "hang" else name
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -129,28 +145,32 @@ async def test_every_series_of_an_announced_function_starts_at_zero(scraped: Scr
 
 
 async def test_requests_total(scraped: Scraped) -> None:
+    wanted = {"acts", "hangs", "acts-background"}
+
     async def counts() -> dict[str, float]:
-        samples = await scraped.samples(scraped.gateway)
-        return {
-            labels["status"]: value
-            for (name, pairs), value in samples.items()
-            if name == "quarterhour_requests_total"
-            and (labels := dict(pairs))["function"] in {"acts", "acts-background"}
-        }
+        found: dict[str, float] = defaultdict(float)
+        for (name, pairs), value in (await scraped.samples(scraped.gateway)).items():
+            labels = dict(pairs)
+            if name == "quarterhour_requests_total" and labels["function"] in wanted:
+                found[labels["status"]] += value
+        return found
 
     before = await counts()
     await scraped.act("acts", "work")
     await scraped.act("acts", "fail")
     await scraped.act("acts", "hang")
     await scraped.act("acts-background", "work")
-    after = await counts()
-    moved = {status: value - before.get(status, 0) for status, value in after.items()}
-    assert {status: value for status, value in moved.items() if value} == {
-        "200": 1,
-        "500": 1,
-        "504": 1,
-        "202": 1,
-    }
+
+    async def moved() -> bool:
+        by = {status: value - before.get(status, 0) for status, value in (await counts()).items()}
+        return {status: value for status, value in by.items() if value} == {
+            "200": 1,
+            "500": 1,
+            "504": 1,
+            "202": 1,
+        }
+
+    await eventually(moved, what="each answer was counted once under its status")
 
 
 async def test_requests_to_nothing_are_counted_under_no_name(scraped: Scraped) -> None:
@@ -159,7 +179,7 @@ async def test_requests_to_nothing_are_counted_under_no_name(scraped: Scraped) -
         ("quarterhour_requests_total", tuple(sorted(labels.items()))), 0
     )
     await scraped.system.post("no-such-function")
-    assert await scraped.value(scraped.gateway, "quarterhour_requests_total", **labels) == before + 1
+    await scraped.becomes(before + 1, scraped.gateway, "quarterhour_requests_total", **labels)
     assert "no-such-function" not in await scraped.system.metrics_page(scraped.gateway)
 
 
@@ -169,7 +189,7 @@ async def test_accepted_total(scraped: Scraped) -> None:
     await scraped.act("acts-background", "work")
     await scraped.act("acts-background", "fail")  # accepted all the same, and once for all attempts
     await scraped.act("acts", "work")
-    assert await scraped.value(scraped.gateway, **metric) == before + 2
+    await scraped.becomes(before + 2, scraped.gateway, **metric)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +198,8 @@ async def test_accepted_total(scraped: Scraped) -> None:
 )
 @pytest.mark.parametrize(("name", "mode"), [("acts", "synchronous"), ("acts-background", "background")])
 async def test_outcomes_total(scraped: Scraped, name: str, mode: str, what: str, result: str) -> None:
-    metric = {"name": "quarterhour_outcomes_total", "function": name, "mode": mode, "result": result}
+    function = doer(name, what)
+    metric = {"name": "quarterhour_outcomes_total", "function": function, "mode": mode, "result": result}
     before = await scraped.value(scraped.runner, **metric)
     await scraped.act(name, what)
     attempts = 1 if mode == "synchronous" or what == "work" else 2
@@ -198,7 +219,8 @@ async def test_retries_total(scraped: Scraped) -> None:
     ("what", "reason"), [("fail", "failed"), ("hang", "timed_out"), ("crash", "crashed")]
 )
 async def test_dead_letters_total(scraped: Scraped, what: str, reason: str) -> None:
-    metric = {"name": "quarterhour_dead_letters_total", "function": "acts-background", "reason": reason}
+    function = doer("acts-background", what)
+    metric = {"name": "quarterhour_dead_letters_total", "function": function, "reason": reason}
     before = await scraped.value(scraped.runner, **metric)
     await scraped.act("acts-background", what)
     await scraped.act("acts-background", "fail once")
@@ -207,16 +229,27 @@ async def test_dead_letters_total(scraped: Scraped, what: str, reason: str) -> N
 
 @pytest.mark.parametrize(("name", "mode"), [("acts", "synchronous"), ("acts-background", "background")])
 async def test_attempt_duration_seconds(scraped: Scraped, name: str, mode: str) -> None:
-    metric, labels = "quarterhour_attempt_duration_seconds", {"function": name, "mode": mode}
+    metric, labels = "quarterhour_attempt_duration_seconds", {"function": doer(name, "hang"), "mode": mode}
     attempts = 1 if mode == "synchronous" else 2
+    half_each = pytest.approx(0.5 * attempts, abs=0.4 * attempts)
+    for _ in range(3):
+        moved_s = await duration_of_a_hang(scraped, name, attempts, metric, labels)
+        if moved_s == half_each:
+            break  # or the machine stood still meanwhile
+    assert moved_s == half_each
+
+
+async def duration_of_a_hang(
+    scraped: Scraped, name: str, attempts: int, metric: str, labels: dict[str, str]
+) -> float:
+    """By how much the sum of a histogram moves when a function reaches its limit."""
     count = await scraped.value(scraped.runner, f"{metric}_count", **labels)
     total_s = await scraped.value(scraped.runner, f"{metric}_sum", **labels)
     short = await scraped.value(scraped.runner, f"{metric}_bucket", le="0.1", **labels)
     await scraped.act(name, "hang")  # 0.5 s each
     await scraped.becomes(count + attempts, scraped.runner, f"{metric}_count", **labels)
-    moved_s = await scraped.value(scraped.runner, f"{metric}_sum", **labels) - total_s
-    assert moved_s == pytest.approx(0.5 * attempts, abs=0.4 * attempts)
     assert await scraped.value(scraped.runner, f"{metric}_bucket", le="0.1", **labels) == short
+    return await scraped.value(scraped.runner, f"{metric}_sum", **labels) - total_s
 
 
 async def test_queue_duration_seconds(scraped: Scraped) -> None:
@@ -298,6 +331,10 @@ async def test_broker_connected(tmp_path: Path) -> None:
 
 
 async def test_prometheus_finds_the_runners(scraped: Scraped) -> None:
-    (target,) = (await scraped.system.get("/v1/runners/targets")).json()
     (started,) = scraped.runner.facts("runner_started")
-    assert target == {"targets": [started["metrics"]], "labels": {"runner": started["runner"]}}
+    known = [{"targets": [started["metrics"]], "labels": {"runner": started["runner"]}}]
+
+    async def found() -> bool:
+        return bool((await scraped.system.get("/v1/runners/targets")).json() == known)
+
+    await eventually(found, what="the runner was the one target")

@@ -44,7 +44,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox) -> 
         for name in NAMES + SCRIPTS:
             result = CliRunner().invoke(main, ["new", name, "--functions", str(system.functions)])
             assert result.exit_code == 0, result.output
-        server = Controller(mailbox, hostname="127.0.0.1", port=free_port())
+        server = Controller(mailbox, hostname="127.0.0.1", port=free_port(), ready_timeout=30)
         server.start()
         try:
             with pytest.MonkeyPatch.context() as patch:

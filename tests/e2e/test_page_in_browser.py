@@ -1,7 +1,9 @@
 """The page of an invocation in a real browser, against a real system: it follows the invocation by itself."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -18,11 +20,13 @@ from tests.waiting import eventually_sync
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FUNCTIONS = {
+    # Runs until a file named like its body appears.
     "slow-background": """
-        import time
+        import pathlib, time
 
         def handler(event, context):
-            time.sleep(3)
+            while not pathlib.Path(event["body"]).exists():
+                time.sleep(0.01)
             return {"pages": 12, "title": "<b>Zoë & Co</b>"}
     """,
     "fails-background": """
@@ -95,12 +99,14 @@ def see(browser: webdriver.Chrome, *words: str) -> str:
         text = text_of(browser)
         return text if all(word in text for word in words) else None
 
-    return eventually_sync(look, deadline_s=20, what=f"the page said {words}") or ""
+    return eventually_sync(look, deadline_s=60, what=f"the page said {words}") or ""
 
 
-async def open_page(system: System, browser: webdriver.Chrome, name: str) -> None:
-    answer = await system.post(name)
-    await asyncio.to_thread(browser.get, f"{system.url}{answer.headers['location']}")
+async def open_page(system: System, browser: webdriver.Chrome, name: str, body: str = "") -> str:
+    """Show the page of a new invocation; its id."""
+    id = await system.enqueue(name, content=body, headers={"content-type": "text/plain"})
+    await asyncio.to_thread(browser.get, f"{system.url}/v1/invocations/{id}")
+    return id
 
 
 def since_loaded(browser: webdriver.Chrome) -> object:
@@ -109,9 +115,15 @@ def since_loaded(browser: webdriver.Chrome) -> object:
 
 
 async def test_it_follows_an_invocation_to_its_end(system: System, browser: webdriver.Chrome) -> None:
-    await open_page(system, browser, "slow-background")
+    id = await open_page(system, browser, "slow-background", "followed")
     await asyncio.to_thread(see, browser, "slow-background", "Running", "Attempt 1 has been running for")
-    text = await asyncio.to_thread(see, browser, "Succeeded", "Attempt 1 succeeded in 3.")
+    await asyncio.sleep(1)  # so that it is a matter of seconds
+    (system.folder / "followed").touch()
+    status = await system.in_state(id, "succeeded")
+    began, ended = (datetime.fromisoformat(status[key]) for key in ("started_at", "finished_at"))
+    text = await asyncio.to_thread(see, browser, "Succeeded", "Attempt 1 succeeded in ")
+    (took_s,) = re.findall(r"Attempt 1 succeeded in ([0-9.]+) s\.", text)
+    assert float(took_s) == pytest.approx((ended - began).total_seconds(), abs=0.1)
     assert '"title": "<b>Zoë & Co</b>"' in text
     assert browser.title == "succeeded · slow-background"
 
@@ -133,7 +145,7 @@ async def test_what_failed_is_shown_as_text(system: System, browser: webdriver.C
 
 
 async def test_its_reader_can_stop_it(system: System, browser: webdriver.Chrome) -> None:
-    await open_page(system, browser, "slow-background")
+    await open_page(system, browser, "slow-background", "stopped")
 
     def stop() -> bool:
         try:
@@ -142,9 +154,10 @@ async def test_its_reader_can_stop_it(system: System, browser: webdriver.Chrome)
             return False
         return True
 
-    await asyncio.to_thread(eventually_sync, stop, deadline_s=10, what="the link was clicked")
+    await asyncio.to_thread(eventually_sync, stop, what="the link was clicked")
     await asyncio.to_thread(see, browser, "This page does not refresh itself now.")
     assert browser.current_url.endswith("?refresh=off")
+    (system.folder / "stopped").touch()
 
 
 async def test_the_styles_are_the_pages_own_and_nothing_is_refused(

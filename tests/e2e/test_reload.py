@@ -40,7 +40,7 @@ def url(up: Up) -> str:
 
 @pytest.fixture
 def client(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=20) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 
@@ -72,7 +72,7 @@ def under_load(url: str, name: str) -> Iterator[Callable[[], list[str]]]:
     stop = threading.Event()
 
     def keep_calling() -> None:
-        with httpx.Client(base_url=url, timeout=20) as client:
+        with httpx.Client(base_url=url, timeout=60) as client:
             while not stop.is_set():
                 answer = call(client, name)
                 seen.append(f"{answer.status_code} {answer.text}")
@@ -99,9 +99,12 @@ def replace(path: Path, text: str) -> None:
 
 
 def remove_and_write(path: Path, text: str) -> None:
+    began = time.monotonic()
     path.rename(path.with_name(f"{path.name}~"))
     time.sleep(0.02)  # what some editors leave between the two
     path.write_text(text)
+    if time.monotonic() - began > 0.25:
+        pytest.skip("the machine stood still between the two, so that the function was removed for a while")
     path.with_name(f"{path.name}~").unlink()
 
 

@@ -40,13 +40,21 @@ async def test_what_is_answered_and_acknowledged_is_on_the_disk(tmp_path: Path, 
     (tmp_path / "functions" / "note-background.py").write_text(NOTE)
     trace = tmp_path / "trace"
     with leaving_nothing() as ups:
-        up = Up(tmp_path, "--port", "0", "--runners", "1", under=(strace, *STRACE, str(trace)))
+        flags = (
+            "--port",
+            "0",
+            "--runners",
+            "1",
+            "--lateness-limit",
+            "60",
+        )  # it is late with strace, and may be
+        up = Up(tmp_path, *flags, under=(strace, *STRACE, str(trace)))
         ups.append(up)
         url = await asyncio.to_thread(up.ready)
         accepted = await accept(url)
         (pid,) = [pid for pid in up.kin("quarterhour up") if pid != up.process.pid]
         os.kill(pid, signal.SIGTERM)
-        await asyncio.to_thread(up.wait, 30)
+        await asyncio.to_thread(up.wait, 60)
     with trace.open() as lines:
         journal = read_journal(calls(lines), "quarterhour")
     assert set(journal.answered) == accepted
@@ -75,7 +83,7 @@ async def accept(url: str) -> set[str]:
             answers = await asyncio.gather(*(client.get(f"/v1/invocations/{each}") for each in together))
             return {answer.json()["state"] for answer in answers} == {"succeeded"}
 
-        await eventually(settled, deadline_s=30, what="everything had run")
+        await eventually(settled, deadline_s=60, what="everything had run")
         return {*alone, *together, later}
 
 

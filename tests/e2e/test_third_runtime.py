@@ -7,6 +7,7 @@ from pathlib import Path
 
 import runner
 from tests.system import System
+from tests.waiting import eventually
 
 RUNTIME = '''
 """Shell scripts as functions: what they print is the response, their exit status 0 is success."""
@@ -90,6 +91,7 @@ async def test_a_folder_is_all_that_a_runtime_takes(tmp_path: Path) -> None:
         runner_process = await system.start_runner()
         answer = await system.post("shout", content=b"hello")
         assert (answer.status_code, answer.text) == (200, "HELLO")
+        await eventually(lambda: runner_process.facts("function_output"), what="its output was logged")
         (line,) = runner_process.facts("function_output")
         assert (line["function"], line["stream"], line["text"]) == ("shout", "stderr", "it shouts")
         identity = await system.enqueue("fails-background")

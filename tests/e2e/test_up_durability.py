@@ -34,6 +34,8 @@ def handler(event, context):
         raise ValueError("once more")
 """
 
+LOST_LEASE_S = 3
+
 
 @pytest.fixture
 def ups(tmp_path: Path) -> Iterator[list[Up]]:
@@ -53,9 +55,12 @@ def kill(up: Up) -> None:
     up.wait()
 
 
-async def started(tmp_path: Path, ups: list[Up], *arguments: str) -> str:
-    """The URL of an `up` that is ready."""
-    up = Up(tmp_path, "--port", "0", "--lease", "3", *arguments)
+async def started(tmp_path: Path, ups: list[Up], *arguments: str, lease_s: int = 6) -> str:
+    """The URL of an `up` that is ready, and refuses nobody for being late.
+
+    The lease is longer than a machine stands still for. What the last runner had waits for the end of one.
+    """
+    up = Up(tmp_path, "--port", "0", "--lateness-limit", "60", "--lease", str(lease_s), *arguments)
     ups.append(up)
     return await asyncio.to_thread(up.ready)
 
@@ -88,10 +93,10 @@ async def states(url: str, ids: list[str]) -> Counter[str]:
 
     async def look(client: httpx.AsyncClient) -> None:
         for id in numbers:
-            status: dict[str, Any] = (await client.get(f"{url}/v1/invocations/{id}?wait=20")).json()
+            status: dict[str, Any] = (await client.get(f"{url}/v1/invocations/{id}?wait=60")).json()
             found[status["state"]] += 1
 
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=90) as client:
         await asyncio.gather(*(look(client) for _ in range(8)))
     return found
 
@@ -119,7 +124,8 @@ async def test_after_sigkill_of_everything_every_accepted_one_gets_its_end(
     tmp_path: Path, ups: list[Up]
 ) -> None:
     (tmp_path / "functions" / "short-background.py").write_text(SHORT)
-    url = await started(tmp_path, ups, "--slots", "1")  # so that more is accepted than is run
+    # So many slots that more is accepted than is run, and a lease whose end is waited for.
+    url = await started(tmp_path, ups, "--slots", "1", lease_s=LOST_LEASE_S)
     posting = asyncio.ensure_future(accepted(url, "short-background", 1000))
     # In the midst of it all: accepting, running, failing, retrying.
     # Distinct ones: attempts that are repeated leave a note each. Of a few, the 202 is still on its way.
@@ -129,7 +135,7 @@ async def test_after_sigkill_of_everything_every_accepted_one_gets_its_end(
     assert len(ids) >= 100
     ran_before = {note["id"] for note in notes(tmp_path)}
 
-    url = await started(tmp_path, ups, "--runners", "1")
+    url = await started(tmp_path, ups, "--runners", "1", lease_s=LOST_LEASE_S)
     assert await states(url, ids) == {"succeeded": len(ids)}
     ran = {note["id"] for note in notes(tmp_path)}
     assert set(ids) <= ran

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ def request(path: str, method: str = "GET", headers: str = "", body: bytes | Non
     return head.encode("latin-1") + (body or b"")
 
 
-async def exchange(port: int, data: bytes, *, deadline_s: float = 20.0) -> Answer:
+async def exchange(port: int, data: bytes, *, deadline_s: float = 30.0) -> Answer:
     """Send `data` and read one answer, up to the end of the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -49,7 +50,9 @@ async def exchange(port: int, data: bytes, *, deadline_s: float = 20.0) -> Answe
             head = await reader.readuntil(b"\r\n\r\n")
             return _answer(head, await reader.read())
     finally:
-        writer.close()
+        writer.transport.abort()  # what was not read of a request that was refused is not waited for
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 def _answer(head: bytes, rest: bytes) -> Answer:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 __all__ = ["run"]
 
-END_S = 30.0
+END_S = 60.0
 
 
 async def run(

@@ -92,8 +92,8 @@ async def test_it_may_run_in_the_background(site: Site) -> None:
 async def test_the_first_bytes_come_before_the_function_ends(site: Site, name: str) -> None:
     gate = uuid.uuid4().hex
     async with (
-        asyncio.timeout(20),
-        httpx.AsyncClient(base_url=site.url, timeout=20) as client,
+        asyncio.timeout(60),
+        httpx.AsyncClient(base_url=site.url, timeout=60) as client,
         client.stream("GET", f"{site.path(name)}?gate={gate}") as answer,
     ):
         assert (answer.status_code, answer.headers["content-type"]) == (201, "text/x-pieces")
@@ -141,7 +141,7 @@ async def test_a_background_function_at_its_own_path(site: Site) -> None:
 @pytest.mark.parametrize(("name", "path"), [("picky", "/picky"), ("picky-default", None)])
 async def test_other_methods_find_nothing(site: Site, name: str, path: str | None) -> None:
     methods = {"picky": {"POST", "PATCH"}, "picky-default": {"DELETE"}}[name]
-    async with httpx.AsyncClient(base_url=site.url) as client:
+    async with httpx.AsyncClient(base_url=site.url, timeout=60) as client:
         for method in ("GET", "POST", "PATCH", "DELETE", "OPTIONS", "HEAD"):
             answer = await client.request(method, path or site.path(name))
             assert answer.status_code == (200 if method in methods else 404), method

@@ -9,6 +9,7 @@ import pytest
 
 from tests.e2e.netlify.rows import JAVASCRIPT, PYTHON, javascript, python, row
 from tests.e2e.netlify.sites import JSON, Site, Sites
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -262,13 +263,18 @@ async def test_past_its_own_limit_it_is_504(site: Site, how: str) -> None:
     answer = await site.call("limited", f"?how={how}")
     assert (answer.status, answer.values("content-type")) == (504, ["application/problem+json"])
     assert (answer.json["code"], answer.json["detail"]) == ("timed_out", "Task timed out after 0.50 seconds")
-    assert (await site.call("limited")).status == 200
+
+    async def is_called_again() -> bool:
+        return (await site.call("limited")).status == 200
+
+    # The start of the next worker may take as long as the limit.
+    await eventually(is_called_again, what="the next call found another worker")
 
 
 @row("time-limit")
 async def test_past_the_operators_limit_it_is_504(sites: Sites, language: str) -> None:
     answer = await sites.settings(language).call("waits")
-    assert (answer.status, answer.json["detail"]) == (504, "Task timed out after 1.00 seconds")
+    assert (answer.status, answer.json["detail"]) == (504, "Task timed out after 4.00 seconds")
 
 
 @row("time-limit")
@@ -286,7 +292,7 @@ async def test_a_response_may_have_six_mebibytes_and_no_byte_more(site: Site) ->
 
 @row("response-size")
 async def test_bit_by_bit_it_may_have_twenty(site: Site) -> None:
-    async with httpx.AsyncClient(base_url=site.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=site.url, timeout=60) as client:
         answer = await client.get(f"{site.path('sized')}?streamed={STREAM_BYTES_MAX}")
         assert (answer.status_code, len(answer.content)) == (200, STREAM_BYTES_MAX)
         with pytest.raises(httpx.RemoteProtocolError):  # cut, so that nobody takes it for the whole
