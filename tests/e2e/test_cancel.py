@@ -296,9 +296,7 @@ async def at_rest(system: System, function: str) -> None:
 
 async def test_a_runner_that_was_cut_off_meanwhile_ends_it_when_it_is_back(tmp_path: Path) -> None:
     functions = {"loops-background": FUNCTIONS["loops-background"]}
-    lease_s = (
-        12.0  # time enough to cut it off and to heal that; with its next renewal it learns of the cancel
-    )
+    lease_s = 12.0  # time enough to cut it off and to heal that; it learns of the cancel with a renewal
     async with System(tmp_path, functions, lease_s=lease_s) as system, Proxy(system.nats.port) as link:
         await system.start_gateway()
         runner = await system.start_runner("--broker", f"nats://127.0.0.1:{link.port}")
