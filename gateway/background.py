@@ -1,6 +1,7 @@
 """Background requests: a 202 only after the broker has the invocation, and a bound on how many wait."""
 
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 
 from quarterhour.broker.port import Depth, Key, Queue, StoreUse
 from quarterhour.invocation import Invocation
@@ -13,40 +14,74 @@ FILLED_MAX = 0.9
 BESIDES_BODY_BYTES = 1024  # of an envelope: about what a request's headers take
 
 
+class _Unseen:
+    """What was accepted, and may not be in what the broker has said last. Counts invocations, or bytes.
+
+    What is under way while the broker is asked may be in its answer or not: it stays counted until the
+    next answer, twice for so long if it was, so that no limit is exceeded.
+    """
+
+    __slots__ = ("_stored", "_under_way")
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._stored = 0
+
+    @property
+    def count(self) -> int:
+        return self._under_way + self._stored
+
+    def begin(self, count: int) -> None:
+        """So much is on its way to the broker."""
+        self._under_way += count
+
+    def end(self, count: int, *, stored: bool) -> None:
+        """It has arrived there, or will not."""
+        self._under_way -= count
+        self._stored += count if stored else 0
+
+    def mark(self) -> int:
+        """What the broker will have seen when it is asked now; to be told to `forget` with its answer."""
+        return self._stored
+
+    def forget(self, seen: int) -> None:
+        self._stored -= seen
+
+
 class Backlog:
     """How many invocations of each function wait or are delayed: the broker's last word, and our own since.
 
-    It may miss what the others accept within a second, where there are several gateways, and for as long
-    what was on its way to the broker while that was asked: by so much a limit can be exceeded, no more.
+    With several gateways it is exceeded by what the others accept within a second, no more.
     """
 
     def __init__(self) -> None:
         self._depths: Mapping[str, Depth] = {}
-        self._accepted: dict[str, int] = {}
+        self._unseen: defaultdict[str, _Unseen] = defaultdict(_Unseen)
 
     def waiting(self, function: str) -> int:
         """How many wait, for their moment or for a runner, as far as this gateway can tell."""
-        depth = self._depths.get(function)
-        return (depth.waiting + depth.delayed if depth else 0) + self._accepted.get(function, 0)
+        depth, unseen = self._depths.get(function), self._unseen.get(function)
+        return (depth.waiting + depth.delayed if depth else 0) + (unseen.count if unseen else 0)
 
-    def add(self, function: str, count: int = 1) -> None:
-        """`count` more are on their way to the queue; a negative one takes them back."""
-        self._accepted[function] = self._accepted.get(function, 0) + count
+    def begin(self, function: str) -> None:
+        """One more is on its way to the queue."""
+        self._unseen[function].begin(1)
+
+    def end(self, function: str, *, stored: bool) -> None:
+        """It is there, or will not be."""
+        self._unseen[function].end(1, stored=stored)
 
     def mark(self) -> Mapping[str, int]:
-        """What was accepted up to now; handed to `replace` with the depths that were asked for then."""
-        return dict(self._accepted)
+        """What is stored up to now; handed to `replace` with the depths that were asked for then."""
+        return {name: unseen.mark() for name, unseen in self._unseen.items()}
 
-    def replace(self, depths: Mapping[str, Depth], counted: Mapping[str, int]) -> None:
-        """Take over new depths, which hold what was accepted before they were asked for."""
+    def replace(self, depths: Mapping[str, Depth], seen: Mapping[str, int]) -> None:
+        """Take over new depths, which hold what was stored before they were asked for."""
         self._depths = depths
-        left = {name: count - counted.get(name, 0) for name, count in self._accepted.items()}
-        self._accepted = {name: count for name, count in left.items() if count > 0}
-
-    @property
-    def functions(self) -> Collection[str]:
-        """The functions whose depths are known."""
-        return self._depths.keys()
+        for name, count in seen.items():
+            self._unseen[name].forget(count)
+            if not self._unseen[name].count:
+                del self._unseen[name]
 
 
 class StoreRoom:
@@ -57,27 +92,20 @@ class StoreRoom:
 
     def __init__(self) -> None:
         self._use = StoreUse()
-        self._accepted_bytes = 0
+        self._unseen = _Unseen()
+        self.begin, self.end, self.mark = self._unseen.begin, self._unseen.end, self._unseen.mark
 
     @property
     def left_bytes(self) -> int | None:
         """How much more may be accepted, negative where it was too much; None: as much as anybody likes."""
         if self._use.limit_bytes is None:
             return None
-        return round(FILLED_MAX * self._use.limit_bytes) - self._use.used_bytes - self._accepted_bytes
+        return round(FILLED_MAX * self._use.limit_bytes) - self._use.used_bytes - self._unseen.count
 
-    def add(self, size_bytes: int) -> None:
-        """So much more is on its way to the store; a negative size takes it back."""
-        self._accepted_bytes += size_bytes
-
-    def mark(self) -> int:
-        """What was accepted up to now; handed to `replace` with the use that was asked for then."""
-        return self._accepted_bytes
-
-    def replace(self, use: StoreUse, counted: int) -> None:
-        """Take over what is used now, which holds what was accepted before that was asked for."""
+    def replace(self, use: StoreUse, seen: int) -> None:
+        """Take over what is used now, which holds what was stored before that was asked for."""
         self._use = use
-        self._accepted_bytes = max(0, self._accepted_bytes - counted)
+        self._unseen.forget(seen)
 
 
 class Accepter:
@@ -101,15 +129,15 @@ class Accepter:
         gone: so the client's going away changes nothing.
         """
         size_bytes = _size(invocation)
-        self._backlog.add(invocation.function)
-        self._room.add(size_bytes)
+        self._backlog.begin(invocation.function)
+        self._room.begin(size_bytes)
         stored = None
         try:
             stored = await self._queue.enqueue(invocation, key)
         finally:
-            if stored != invocation.id:
-                self._backlog.add(invocation.function, -1)
-                self._room.add(-size_bytes)
+            is_new = stored == invocation.id
+            self._backlog.end(invocation.function, stored=is_new)
+            self._room.end(size_bytes, stored=is_new)
         return stored
 
 

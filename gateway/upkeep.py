@@ -76,9 +76,9 @@ class Upkeep:
     async def tend(self) -> None:
         """Look after all queues once."""
         queued = {name: one for name, one in self._functions.by_name.items() if one.has_queue}
-        counted = self._backlog.mark()
+        seen = self._backlog.mark()
         depths = await self._broker.tend(queued)
-        self._backlog.replace(depths, counted)
+        self._backlog.replace(depths, seen)
         known = {name: depth for name, depth in depths.items() if name in self._functions.by_name}
         self._metrics.depths(known, now=self._clock.now())
         await self._look_at_store()
@@ -86,9 +86,9 @@ class Upkeep:
         await self._sweep()
 
     async def _look_at_store(self) -> None:
-        counted = self._room.mark()
+        seen = self._room.mark()
         use = await self._broker.store_use()
-        self._room.replace(use, counted)
+        self._room.replace(use, seen)
         self._metrics.store(use)
 
     async def _expire(self, functions: Mapping[str, Manifest], depths: Mapping[str, Depth]) -> None:

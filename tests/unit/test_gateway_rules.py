@@ -93,15 +93,16 @@ def test_a_tenth_of_the_store_is_kept() -> None:
     assert room.left_bytes is None
     room.replace(StoreUse(used_bytes=500, limit_bytes=1000), room.mark())
     assert room.left_bytes == 400
-    room.add(150)
-    counted = room.mark()
-    room.add(100)  # accepted while the broker was asked
+    room.begin(150)
+    room.end(150, stored=True)
+    seen = room.mark()
+    room.begin(100)  # accepted while the broker was asked
     assert room.left_bytes == 150
-    room.replace(StoreUse(used_bytes=650, limit_bytes=1000), counted)
+    room.replace(StoreUse(used_bytes=650, limit_bytes=1000), seen)
     assert room.left_bytes == 150
-    room.add(200)
+    room.begin(200)
     assert room.left_bytes == -50
-    room.add(-200)  # it failed
+    room.end(200, stored=False)  # it failed
     assert room.left_bytes == 150
 
 
@@ -354,19 +355,31 @@ def test_a_bodiless_status_has_no_length() -> None:
 
 def test_a_backlog_counts_what_was_accepted_since_it_was_asked_for() -> None:
     backlog = Backlog()
-    backlog.add("f")
-    backlog.add("f")
-    counted = backlog.mark()
-    backlog.add("f")  # accepted while the broker was asked
+    for _ in range(2):
+        backlog.begin("f")
+        backlog.end("f", stored=True)
+    seen = backlog.mark()
+    backlog.begin("f")  # accepted while the broker was asked
     assert backlog.waiting("f") == 3
-    backlog.replace({"f": Depth(waiting=10)}, counted)
+    backlog.replace({"f": Depth(waiting=10)}, seen)
     assert backlog.waiting("f") == 11
     backlog.replace({"f": Depth(waiting=4, leased=100, delayed=6)}, {})
     assert backlog.waiting("f") == 11
-    backlog.add("f", -1)  # it failed
+    backlog.end("f", stored=False)  # it failed
     assert backlog.waiting("f") == 10
     backlog.replace({"f": Depth()}, backlog.mark())
     assert (backlog.waiting("f"), backlog.waiting("g")) == (0, 0)
+
+
+def test_what_was_on_its_way_while_the_broker_was_asked_stays_counted_until_it_is_asked_again() -> None:
+    backlog = Backlog()
+    backlog.begin("f")
+    seen = backlog.mark()
+    backlog.end("f", stored=True)
+    backlog.replace({"f": Depth()}, seen)  # it was asked a moment too early
+    assert backlog.waiting("f") == 1
+    backlog.replace({"f": Depth(waiting=1)}, backlog.mark())
+    assert backlog.waiting("f") == 1
 
 
 def test_results_are_values_or_the_beginning_of_their_text() -> None:
