@@ -120,7 +120,8 @@ class Caller:
                 reply = await self._broker.call(runner, invocation)
                 return await _relayed(reply, relay) if isinstance(reply, Stream) else reply
         except TimeoutError:
-            if self._runners.lives(runner):
+            # One that was silent may be heard again by now.
+            if self._now() > until and self._runners.lives(runner):
                 message = f"Runner {runner} lives, but did not answer within the limit and {MARGIN_S:g} s."
                 raise TimeoutError(message) from None
             message = f"Runner {runner} went silent while it had the call; it may or may not have run."

@@ -124,6 +124,18 @@ async def test_a_call_of_a_silent_runner_is_lost_and_not_given_to_another() -> N
     assert bench.calls.asked == ["a"]
 
 
+async def test_a_call_is_lost_although_its_runner_is_heard_again_the_moment_after() -> None:
+    bench = Bench(never, "a")
+    async with asyncio.TaskGroup() as tasks:
+        call = tasks.create_task(bench.call())
+        await eventually(lambda: bench.calls.asked)
+        bench.pass_time(SILENCE_S + 1, "b")
+        bench.beat("a")
+        problem = await asyncio.wait_for(call, 20)
+    assert isinstance(problem, Problem)
+    assert problem.code is Code.RUNNER_LOST
+
+
 async def test_a_call_of_a_living_runner_is_bounded() -> None:
     bench = Bench(never, "a")
     problem = await problem_after(bench, LIMIT_S + MARGIN_S + 1, "a")
