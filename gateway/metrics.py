@@ -40,67 +40,58 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._requests = Counter(
+        self._requests = self._counter(
             "quarterhour_requests",
             "Requests to functions, by the status of the answer.",
-            ["function", "mode", "status"],
-            registry=self.registry,
+            "function",
+            "mode",
+            "status",
         )
-        self._accepted = Counter(
-            "quarterhour_accepted",
-            "Background invocations that were accepted with 202.",
-            ["function"],
-            registry=self.registry,
+        self._accepted = self._counter(
+            "quarterhour_accepted", "Background invocations that were accepted with 202.", "function"
         )
-        self._dead_letters = Counter(
+        self._dead_letters = self._counter(
             "quarterhour_dead_letters",
             "Invocations set aside, by reason; gateways set aside what expired while no runner took it.",
-            ["function", "reason"],
-            registry=self.registry,
+            "function",
+            "reason",
         )
-        self._waiting = Gauge(
-            "quarterhour_waiting",
-            "Background invocations that wait for a runner.",
-            ["function"],
-            registry=self.registry,
+        self._waiting = self._gauge(
+            "quarterhour_waiting", "Background invocations that wait for a runner.", "function"
         )
-        self._delayed = Gauge(
+        self._delayed = self._gauge(
             "quarterhour_delayed",
             "Background invocations that were accepted for later and are not due yet.",
-            ["function"],
-            registry=self.registry,
+            "function",
         )
-        self._oldest_s = Gauge(
+        self._oldest_s = self._gauge(
             "quarterhour_oldest_waiting_seconds",
             "How long the oldest waiting invocation has been due; 0 without one.",
-            ["function"],
-            registry=self.registry,
+            "function",
         )
-        self._connected = Gauge(
-            "quarterhour_broker_connected", "1 while the broker answers.", registry=self.registry
-        )
-        self._store_bytes = Gauge(
-            "quarterhour_store_bytes", "What the broker has stored, in bytes.", registry=self.registry
-        )
-        self._store_limit_bytes = Gauge(
+        self._connected = self._gauge("quarterhour_broker_connected", "1 while the broker answers.")
+        self._store_bytes = self._gauge("quarterhour_store_bytes", "What the broker has stored, in bytes.")
+        self._store_limit_bytes = self._gauge(
             "quarterhour_store_limit_bytes",
             "What the broker stores at most, in bytes; infinite where nobody has said so.",
-            registry=self.registry,
         )
         self._store_limit_bytes.set(math.inf)
-        self._under_way = Gauge(
-            "quarterhour_requests_under_way",
-            "Requests to functions that this gateway works on now.",
-            registry=self.registry,
+        self._under_way = self._gauge(
+            "quarterhour_requests_under_way", "Requests to functions that this gateway works on now."
         )
-        self._late_s = Gauge(
+        self._late_s = self._gauge(
             "quarterhour_late_seconds",
             "How late everything is in this gateway; where it stays over --lateness-limit, some are refused.",
-            registry=self.registry,
         )
         # `labels()` formats and locks; the hot path looks the series up in a plain dict.
         self._series: dict[tuple[str, str, int], Counter] = {}
         self._gauged: set[str] = set()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
 
     def watch(self, pressure: Pressure) -> None:
         """Show `pressure` whenever somebody looks."""
@@ -116,7 +107,7 @@ class Metrics:
                 self._accepted.labels(manifest.name)
             if manifest.has_queue:
                 self._dead_letters.labels(manifest.name, BuryReason.EXPIRED)
-                self._gauge(manifest.name, Depth(), now=0.0)
+                self._show(manifest.name, Depth(), now=0.0)
             else:
                 self.withdrawn([manifest.name])  # it may have had a queue until now
 
@@ -145,7 +136,7 @@ class Metrics:
     def depths(self, depths: Mapping[str, Depth], *, now: float) -> None:
         """How deep the queues of the announced functions are. `now`: Unix seconds."""
         for name, depth in depths.items():
-            self._gauge(name, depth, now=now)
+            self._show(name, depth, now=now)
 
     def connected(self, *, connected: bool) -> None:
         """Whether the broker answers."""
@@ -160,7 +151,7 @@ class Metrics:
         """Everything in Prometheus's text format."""
         return generate_latest(self.registry)
 
-    def _gauge(self, name: str, depth: Depth, *, now: float) -> None:
+    def _show(self, name: str, depth: Depth, *, now: float) -> None:
         self._gauged.add(name)
         self._waiting.labels(name).set(depth.waiting)
         self._delayed.labels(name).set(depth.delayed)
