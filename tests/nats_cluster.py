@@ -87,11 +87,21 @@ class NatsCluster:
         return ",".join(server.url for server in self.servers) + "?replicas=3"
 
     async def ready(self) -> None:
-        """Return when the servers have elected one who takes orders."""
+        """Return when the servers have elected one who takes orders, and who knows of all the others."""
+        stream = {"name": "ready", "subjects": ["ready"], "num_replicas": len(self.servers)}
         async with connected(self.url) as client:
+
+            async def removed() -> bool:
+                await ask(client, "STREAM.DELETE.ready")
+                names = await ask(client, "STREAM.NAMES")
+                return bool(names) and "ready" not in (names["streams"] or ())
+
             await eventually(
-                lambda: ask(client, "STREAM.NAMES"), deadline_s=READY_S, what="the cluster was ready"
+                lambda: ask(client, "STREAM.CREATE.ready", stream),
+                deadline_s=READY_S,
+                what="the cluster was ready",
             )
+            await eventually(removed, deadline_s=READY_S, what="the cluster was as new")
 
     async def leader(self, stream: str) -> NatsServer | None:
         """Who leads a stream now; None while nobody does."""

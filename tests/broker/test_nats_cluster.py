@@ -1,15 +1,17 @@
 """Three servers: what is stored has replicas, and the loss of a leader is got over."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quarterhour.body import PIECE_BYTES_MAX, BodyKind
+from quarterhour.broker.nats.broker import connect
 from quarterhour.broker.nats.link import Link
-from quarterhour.broker.port import ANSWER_S, Delivery
+from quarterhour.broker.port import ANSWER_S, BrokerOptions, Delivery
 from quarterhour.errors import BodyLost, BrokerUnavailable
 from quarterhour.ids import new_id
 from tests.broker.worlds import SHORT_LEASE_S, World, invocation, manifest, pulled, taken
@@ -21,6 +23,33 @@ from tests.waiting import eventually
 async def cluster(tmp_path: Path) -> AsyncIterator[NatsCluster]:
     async with NatsCluster(tmp_path) as started:
         yield started
+
+
+async def test_while_too_few_servers_are_up_the_broker_is_away_and_not_unsuitable(tmp_path: Path) -> None:
+    first, second, third = NatsCluster(tmp_path).servers
+
+    def options() -> BrokerOptions:
+        return BrokerOptions(url=f"{first.url},{second.url}?replicas=3", name="process")
+
+    async def refused_for_lack_of_servers() -> bool:
+        """Before the two have elected a leader they are away as well, which proves nothing."""
+        with pytest.raises(BrokerUnavailable) as caught:
+            async with connect(options()):
+                pass
+        return "no suitable peers" in str(caught.value)
+
+    async def connects() -> bool:
+        try:
+            async with connect(options()) as broker:
+                return broker.connected
+        except BrokerUnavailable:
+            return False
+
+    with ExitStack() as running:
+        await asyncio.gather(*(asyncio.to_thread(running.enter_context, one) for one in (first, second)))
+        await eventually(refused_for_lack_of_servers, what="two of three were asked for three replicas")
+        await asyncio.to_thread(running.enter_context, third)
+        await eventually(connects, what="the third was there")
 
 
 async def test_the_loss_of_a_leader_is_got_over(cluster: NatsCluster) -> None:

@@ -26,6 +26,7 @@ from quarterhour.errors import BrokerUnavailable, BrokerUnsuitable
 __all__ = ["NatsBroker", "connect"]
 
 VERSION_MIN = (2, 12)
+NO_PEERS = 10005  # NATS's number for "no suitable peers for placement": some are not up yet
 BESIDES_BODY_BYTES = 256 * 1024  # request line, headers and earlier errors, as JSON
 PAYLOAD_BYTES_USUAL = 1024 * 1024  # what a server takes that is not told anything else
 
@@ -153,8 +154,9 @@ async def _prepare(link: Link, stream: Stream, address: Address) -> None:
         raise BrokerUnsuitable(message) from None
     except Refused as refused:
         message = f"The NATS server at {link.place} cannot hold the queues. {refused}"
-        # 503 is its word for "not now": a cluster that has no leader yet, for instance.
-        raise (BrokerUnavailable if refused.status == 503 else BrokerUnsuitable)(message) from None
+        # 503 is its word for "not now": a cluster that has no leader yet, for instance; or too few servers.
+        not_now = refused.status == 503 or refused.number == NO_PEERS
+        raise (BrokerUnavailable if not_now else BrokerUnsuitable)(message) from None
 
 
 def _warnings(link: Link, stream: Stream, address: Address) -> tuple[str, ...]:
