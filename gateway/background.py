@@ -9,7 +9,7 @@ from quarterhour.invocation import Invocation
 __all__ = ["Accepter", "Backlog", "StoreRoom"]
 
 # The rest is kept for what comes of all that was accepted: records, results, retries, dead letters. Were it
-# given away too, nothing that runs could be settled, nothing settled, and so the store would stay full.
+# given away too, nothing that runs could be settled, nothing would be removed, and it would stay full.
 FILLED_MAX = 0.9
 BESIDES_BODY_BYTES = 1024  # of an envelope: about what a request's headers take
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from quarterhour.broker import BrokerOptions, connect_for
 from quarterhour.broker.port import StoreUse
 from tests.broker.worlds import invocation
-from tests.nats_cluster import NatsCluster
+from tests.nats_cluster import NatsCluster, ask, connected
 from tests.nats_server import NatsServer
 from tests.waiting import eventually
 
@@ -30,17 +30,22 @@ async def test_what_is_stored_counts_and_what_is_removed_does_not(tmp_path: Path
 
 async def test_with_replicas_it_is_what_each_server_has(tmp_path: Path) -> None:
     async with NatsCluster(tmp_path) as cluster:
-        options = BrokerOptions(url=cluster.url, name="gateway")
-        async with connect_for(cluster.url)(options) as broker:
+        url = f"{cluster.servers[0].url}?replicas=3"
+        async with (
+            connect_for(url)(BrokerOptions(url=url, name="gateway")) as broker,
+            connected(url) as client,
+        ):
             empty = await broker.store_use()
             assert empty.limit_bytes is None
             await broker.enqueue(invocation(body=BODY))
 
-            async def used() -> bool:  # a server tells the others now and then what it has
-                used_bytes = (await broker.store_use()).used_bytes - empty.used_bytes
-                return len(BODY) <= used_bytes < len(BODY) + ROOM_BYTES
+            async def all_have_it() -> bool:  # the others tell this server now and then what they have
+                stored: int = (await ask(client, "INFO")).get("storage", 0)
+                return stored >= 3 * len(BODY)
 
-            await eventually(used, what="each server had it once")
+            await eventually(all_have_it, what="this server knew that each of the three has it")
+            used_bytes = (await broker.store_use()).used_bytes - empty.used_bytes
+            assert len(BODY) - ROOM_BYTES < used_bytes < len(BODY) + ROOM_BYTES
 
 
 async def test_nobody_counts_in_memory() -> None:
