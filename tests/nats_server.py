@@ -6,19 +6,20 @@ with NatsServer(tmp_path) as server:
     server.start()      # the same port, the same data
 """
 
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sysconfig
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
-
-from quarterhour.cli.preflight import free_address
 
 __all__ = ["NatsServer", "free_port", "nats_server_path"]
 
@@ -30,9 +31,21 @@ def nats_server_path() -> Path:
     return Path(sysconfig.get_path("scripts")) / "nats-server"
 
 
+# Below those that `up` and the system choose from, and each worker of the suite has its own: nobody else
+# takes one between its choice and the moment in which it is listened on, nor while a server is started again.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
+_PORTS = itertools.cycle(random.sample(range(10_000 + 1000 * _WORKER, 11_000 + 1000 * _WORKER), 1000))
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on right now."""
-    return free_address("127.0.0.1", 0)  # none that a connection could take before it is listened on
+    """A loopback port that nobody listens on right now, another one each time."""
+    for port in itertools.islice(_PORTS, 1000):
+        with suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    message = "Somebody listens on all ports that the tests may take."
+    raise RuntimeError(message)
 
 
 class NatsServer:
@@ -55,12 +68,11 @@ class NatsServer:
         `more`: further settings of the server, or others than these; `text`: some as they are written there.
         """
         self.folder = folder
-        self.port = 0
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._options = {
             "server_name": "test",
             "max_payload": max_payload,
-            "ports_file_dir": str(folder),
             **({"jetstream": self._jetstream(sync_interval)} if jetstream else {}),
             **({"authorization": {"user": user, "password": password}} if user else {}),
             **(more or {}),
@@ -95,11 +107,10 @@ class NatsServer:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> Self:
-        """Start it and wait until it answers; after the first time on the same port."""
+        """Start it and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "nats-server.conf"
-        listen = f"127.0.0.1:{self.port or -1}"
-        options = self._options | {"listen": listen}
+        options = self._options | {"listen": f"127.0.0.1:{self.port}"}
         lines = (f"{name}: {json.dumps(value)}" for name, value in options.items())  # its format takes JSON
         config.write_text("\n".join((self._text, *lines)))
         with (self.folder / "nats-server.log").open("ab") as log:
@@ -119,10 +130,6 @@ class NatsServer:
             time.sleep(0.01)
 
     def _is_ready(self) -> bool:
-        if not self.port:
-            self.port = self._announced_port()
-        if not self.port:
-            return False
         with socket.socket() as probe:
             probe.settimeout(1.0)
             try:
@@ -130,14 +137,6 @@ class NatsServer:
                 return probe.recv(4, socket.MSG_WAITALL) == b"INFO"
             except OSError:  # nobody is there yet, or says nothing yet
                 return False
-
-    def _announced_port(self) -> int:
-        path = self.folder / f"nats-server_{self.pid}.ports"
-        try:
-            addresses = json.loads(path.read_text())["nats"]
-        except (FileNotFoundError, json.JSONDecodeError):
-            return 0
-        return int(addresses[0].rpartition(":")[2])
 
     def kill(self) -> None:
         """SIGKILL: nothing is flushed, nobody is told."""

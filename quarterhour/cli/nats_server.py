@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import bcrypt
 from quarterhour.broker.nats.permissions import ROLES, Role, permissions, variable
 from quarterhour.cli import die_with_parent
 from quarterhour.cli.children import Program
+from quarterhour.cli.preflight import free_address
 
 __all__ = ["NatsServer", "find_nats_server", "listens", "prepare", "program"]
 
@@ -83,7 +83,7 @@ def prepare(binary: Path, data_dir: Path, *, namespace: str) -> NatsServer:
         binary=binary,
         config=folder / "nats-server.conf",
         log=folder / "nats-server.log",
-        port=_free_port(),
+        port=free_address("127.0.0.1", 0),
         store_bytes_max=_store_bytes_max(folder),
         passwords={role: secrets.token_hex(24) for role in ROLES},
     )
@@ -173,10 +173,3 @@ def _permissions(namespace: str) -> str:
 
 def _quoted(path: Path) -> str:
     return json.dumps(str(path), ensure_ascii=False)  # the server's own escapes are JSON's, \\u apart
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

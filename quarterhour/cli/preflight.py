@@ -15,8 +15,8 @@ import click
 
 __all__ = ["check_functions", "claim", "free_address"]
 
-# Below those that systems take for connections to others: until the gateway listens, one of these could be
-# taken for that, and so could it be while a gateway is started again.
+# Below those that systems take for connections to others: until a server listens, one of those could be
+# taken for that, and so could it be while the server is started again.
 QUIET_PORTS = range(20_000, 32_000)
 TRIES_MAX = 50
 

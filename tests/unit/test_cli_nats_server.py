@@ -10,6 +10,7 @@ import pytest
 
 from quarterhour.broker.nats.permissions import ROLES
 from quarterhour.cli.nats_server import NatsServer, prepare, program
+from quarterhour.cli.preflight import QUIET_PORTS
 from tests.nats_server import nats_server_path
 
 
@@ -51,6 +52,7 @@ def test_the_server_understands_it_and_listens_on_loopback_alone(server: NatsSer
     text = server.config.read_text()
     assert re.findall(r"^(\w+): .*\b\d+\.\d+\.\d+\.\d+", text, re.MULTILINE) == ["listen"]
     assert f'listen: "127.0.0.1:{server.port}"' in text
+    assert server.port in QUIET_PORTS  # no connection of anybody's takes it while the server is started again
     assert not re.search(
         r"^(http|https|monitor_port|websocket|mqtt|leafnodes|gateway|cluster)\b", text, re.MULTILINE
     )
