@@ -30,7 +30,7 @@ LONG_WANTED = os.environ.get("QUARTERHOUR_TEST_LONG") == "true"
 MIB = 1024 * 1024
 LARGEST = 64 * MIB
 GROWTH_MIB_MAX = 16
-LOST_LEASE_S = 5.0  # of a runner that is lost; more than a machine stands still for
+LOST_LEASE_S = 8.0  # of a runner that is lost; more than a machine stands still for
 LIMITS = ("--request-limit", str(LARGEST), "--response-limit", str(LARGEST))
 
 ECHO = """

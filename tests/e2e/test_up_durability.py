@@ -101,6 +101,7 @@ async def states(url: str, ids: list[str]) -> Counter[str]:
     return found
 
 
+@pytest.mark.timeout(300)
 async def test_a_thousand_that_wait_when_it_is_stopped_run_once_after_the_next_start(
     tmp_path: Path, ups: list[Up]
 ) -> None:
@@ -114,7 +115,7 @@ async def test_a_thousand_that_wait_when_it_is_stopped_run_once_after_the_next_s
 
     (tmp_path / "gate").touch()
     url = await started(tmp_path, ups)
-    await eventually(lambda: len(notes(tmp_path)) >= 1000, deadline_s=60, what="all of them had run")
+    await eventually(lambda: len(notes(tmp_path)) >= 1000, deadline_s=120, what="all of them had run")
     assert Counter(note["id"] for note in notes(tmp_path)) == dict.fromkeys(ids, 1)
     assert await states(url, ids) == {"succeeded": 1000}
     assert len(notes(tmp_path)) == 1000

@@ -22,7 +22,7 @@ async def balances(options: Options, folder: Path) -> None:
 
 @pytest.mark.timeout(180)  # it ends by itself, and then says more than a timeout does
 async def test_the_books_balance_after_faults(tmp_path: Path) -> None:
-    await balances(Options(seed=5, seconds=6.0, every_s=0.5, lease_s=2.0), tmp_path)
+    await balances(Options(seed=5, seconds=6.0, every_s=0.5, lease_s=4.0), tmp_path)
 
 
 @pytest.mark.skipif(not LONG, reason="takes a minute; QUARTERHOUR_TEST_LONG=true runs it")

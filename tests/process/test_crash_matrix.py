@@ -265,7 +265,8 @@ async def _attempts(matrix: Matrix, invocation: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("lease_s", [2.0], ids=["a short lease"])  # of which six have to end
+# Of a lease six have to end; but none by itself, on a machine that stalls.
+@pytest.mark.parametrize("lease_s", [5.0], ids=["a short lease"])
 async def test_poison_is_buried_as_runner_lost(matrix: Matrix) -> None:
     await matrix.announce()
     poison = await matrix.enqueue("poison-background")

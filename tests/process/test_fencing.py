@@ -17,7 +17,7 @@ from tests.faults.proxy import Proxy
 from tests.system import Process, System, alive, parent
 from tests.waiting import eventually
 
-LEASE_S = 4.0
+LEASE_S = 8.0  # enough for renewals to come in time on a machine that stalls
 WORK = f"""{NOTE}
 def handler(event, context):
     note("began", context)
