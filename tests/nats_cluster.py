@@ -23,7 +23,7 @@ from tests.waiting import eventually
 
 __all__ = ["NatsCluster", "ask", "connected"]
 
-READY_S = 30.0
+READY_S = 60.0
 ANSWER_S = 2.0
 
 

@@ -13,7 +13,7 @@ from tests.waiting import eventually_sync
 
 __all__ = ["READY_S", "Up", "leaving_nothing", "living"]
 
-READY_S = 60.0
+READY_S = 120.0
 
 
 class Up:

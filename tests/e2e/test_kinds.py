@@ -31,7 +31,7 @@ from tests.up import Up, leaving_nothing
 from tests.waiting import eventually
 
 # The first test waits for the packages, too.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROJECT = Path(__file__).parent / "kinds"
 SECRET = "it is a secret"

@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.e2e.notes import NOTE, notes
 from tests.system import Process, System
@@ -102,7 +101,6 @@ async def _replace(system: System, runner: Process) -> None:
     assert runner.popen.returncode == 0
 
 
-@pytest.mark.timeout(150)
 async def test_a_rolling_restart_fails_no_request_and_costs_no_attempt(tmp_path: Path) -> None:
     async with System(tmp_path, FUNCTIONS, lease_s=30) as system:
         first = await system.start_gateway(*GRACE)

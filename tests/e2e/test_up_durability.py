@@ -101,7 +101,6 @@ async def states(url: str, ids: list[str]) -> Counter[str]:
     return found
 
 
-@pytest.mark.timeout(300)
 async def test_a_thousand_that_wait_when_it_is_stopped_run_once_after_the_next_start(
     tmp_path: Path, ups: list[Up]
 ) -> None:

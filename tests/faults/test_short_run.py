@@ -20,12 +20,10 @@ async def balances(options: Options, folder: Path) -> None:
     assert table["faults"] >= options.seconds / options.every_s / 3
 
 
-@pytest.mark.timeout(180)  # it ends by itself, and then says more than a timeout does
 async def test_the_books_balance_after_faults(tmp_path: Path) -> None:
     await balances(Options(seed=5, seconds=6.0, every_s=0.5, lease_s=4.0), tmp_path)
 
 
 @pytest.mark.skipif(not LONG, reason="takes a minute; QUARTERHOUR_TEST_LONG=true runs it")
-@pytest.mark.timeout(300)
 async def test_the_books_of_a_cluster_balance_after_faults(tmp_path: Path) -> None:
     await balances(Options(seed=5, seconds=30.0, clustered=True), tmp_path)

@@ -164,7 +164,6 @@ FLOODS = {
 }
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("language", "kind"), FLOODS)
 async def test_a_flood_is_cut_and_says_so_and_lets_its_function_end(
     bench: Bench, kind: str, language: str
