@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -63,6 +64,13 @@ def becomes(client: httpx.Client, name: str, text: str, status: int = 200) -> No
 def told(client: httpx.Client, name: str) -> dict[str, object] | None:
     answer = client.get(f"/v1/functions/{name}")
     return answer.json() if answer.status_code == 200 else None
+
+
+def is_told(client: httpx.Client, name: str, check: Callable[[dict[str, object]], bool]) -> None:
+    """Wait until the gateway tells so of a function: what is new is served before it is announced."""
+    eventually_sync(
+        lambda: (found := told(client, name)) is not None and check(found), what=f"it is told of {name}"
+    )
 
 
 @contextmanager
@@ -144,7 +152,9 @@ def test_a_running_attempt_finishes_on_the_old_code(folder: Path, client: httpx.
     source = """
 import pathlib, time
 def handler(event, context):
-    pathlib.Path(event["body"] + ".begun-{version}").touch()
+    if event["body"] == "probe":
+        return {version}
+    pathlib.Path(event["body"] + ".begun").touch()
     while not pathlib.Path(event["body"] + ".go").exists():
         time.sleep(0.01)
     return {version}
@@ -154,25 +164,33 @@ def handler(event, context):
     eventually_sync(lambda: told(client, "slow-background"), what="it is announced")
     gate = folder.parent / "gate"
 
-    def enqueue() -> str:
+    def enqueue(body: str) -> str:
         answer = client.post(
-            "/.netlify/functions/slow-background", content=str(gate), headers={"content-type": "text/plain"}
+            "/.netlify/functions/slow-background", content=body, headers={"content-type": "text/plain"}
         )
         return answer.headers["location"]
 
-    old = enqueue()
-    eventually_sync(gate.with_name("gate.begun-1").exists, what="the old code runs")
+    def ended(location: str) -> dict[str, Any]:
+        status: dict[str, Any] = client.get(location, params={"wait": 20}).json()
+        return status
+
+    old = enqueue(str(gate))
+    eventually_sync(gate.with_name("gate.begun").exists, what="the old code runs")
     path.write_text(source.format(version=2))
+    runners = {target["labels"]["runner"] for target in client.get("/v1/runners/targets").json()}
+    reloaded = set()
 
-    def new_code_runs() -> bool:
-        enqueue()
-        return gate.with_name("gate.begun-2").exists()
+    def both_have_reloaded() -> bool:
+        probe = ended(enqueue("probe"))
+        if probe["result"] == 2:
+            reloaded.add(probe["attempts"][0]["runner"])
+        return reloaded == runners
 
-    eventually_sync(new_code_runs, what="the new code runs beside it")
-    new = enqueue()
+    eventually_sync(both_have_reloaded, what="both runners run the new code beside it")
+    new = enqueue(str(gate))
     gate.with_name("gate.go").touch()
-    assert client.get(old, params={"wait": 20}).json()["result"] == 1
-    assert client.get(new, params={"wait": 20}).json()["result"] == 2
+    assert ended(old)["result"] == 1
+    assert ended(new)["result"] == 2
 
 
 def test_a_new_function_is_served_and_a_deleted_one_withdrawn(folder: Path, client: httpx.Client) -> None:
@@ -197,13 +215,13 @@ def test_a_broken_save_shows_its_error_and_keeps_the_others(
     becomes(client, "fragile", "whole")
     path.write_text("def handler(event, context:\n    return 1\n")
     becomes(client, "fragile", "functions/fragile.py, line 1, is not valid Python", status=500)
-    assert "is not valid Python" in str((told(client, "fragile") or {})["error"])
+    is_told(client, "fragile", lambda told: "is not valid Python" in str(told["error"]))
     assert call(client, "steady").text == "steady"
     lines = [line for line in up.log.read_text().splitlines() if "function_cannot_run" in line]
     assert len([line for line in lines if "fragile" in line]) == 1, "it is said once, not by every runner"
     path.write_text(SAY.format("whole again"))
     becomes(client, "fragile", "whole again")
-    assert (told(client, "fragile") or {})["error"] is None
+    is_told(client, "fragile", lambda told: told["error"] is None)
 
 
 def test_a_module_that_functions_share_is_loaded_anew(folder: Path, client: httpx.Client) -> None:
@@ -226,7 +244,7 @@ def test_what_the_projects_file_says_is_live_too(folder: Path, client: httpx.Cli
     file = folder.parent / "quarterhour.toml"
     file.write_text("[functions.told]\ntimeout = 7\nenvironment = {WORD = 'something'}\n")
     becomes(client, "told", "something")
-    assert (told(client, "told") or {})["timeout_s"] == 7
+    is_told(client, "told", lambda told: told["timeout_s"] == 7)
     file.write_text("[functions.told\n")
     eventually_sync(lambda: "is not valid TOML" in up.log.read_text(), what="the error is said")
     assert call(client, "told").text == "something"
