@@ -25,8 +25,10 @@ DOTENV = "WORD=project\nQUARTERHOUR_SLOTS=1\nSECRET=open sesame\nhunter2 hunter2
 # A build backend that never ends.
 BACKEND = """
 import os, pathlib, time
+here = pathlib.Path(__file__).parent
 def build_wheel(folder, config_settings=None, metadata_directory=None):
-    pathlib.Path(__file__).with_name("begun").write_text(str(os.getpid()))
+    (here / "begun.new").write_text(str(os.getpid()))
+    (here / "begun.new").rename(here / "begun")
     time.sleep(600)
 """
 PYPROJECT = "[build-system]\nrequires = []\nbuild-backend = 'slow'\nbackend-path = ['.']\n"
