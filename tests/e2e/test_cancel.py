@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -226,10 +227,11 @@ async def test_what_is_delayed_never_runs(system: System) -> None:
 async def test_what_is_to_be_tried_again_never_is(system: System) -> None:
     for _ in range(TRIES):
         unwanted = await system.enqueue("fails-background")
-        await system.in_state(unwanted, "retrying", "dead")
+        planned = (await system.in_state(unwanted, "retrying", "dead"))["next_attempt_at"]
         answer = await system.cancel(unwanted)
+        in_time = planned is not None and time.time() < datetime.fromisoformat(planned).timestamp()
         status = answer.json()
-        if answer.status_code == 200 and len(status["attempts"]) == 1:
+        if answer.status_code == 200 and in_time and len(status["attempts"]) == 1:
             break  # or the machine stood still until it was tried again
     assert (answer.status_code, status["state"]) == (200, "cancelled"), answer.text
     wanted = await system.enqueue("fails-background")
@@ -243,9 +245,10 @@ async def test_what_is_to_be_tried_again_never_is(system: System) -> None:
 
 
 async def test_a_cancel_in_the_moment_of_the_end_has_one_answer_and_that_is_the_end(system: System) -> None:
-    ends = []
+    ends: list[tuple[str, str]] = []
     lasts_s = 0.02
-    for _ in range(24):
+    both = {"cancelled", "succeeded"}
+    while len(ends) < 24 or ({state for _, state in ends} != both and len(ends) < 100):
         id = await running(system, "quick-background", json=lasts_s)
         answer = await system.cancel(id)
         lasts_s *= 0.7 if answer.status_code == 200 else 1.5  # whatever the machine: around that moment
@@ -258,7 +261,7 @@ async def test_a_cancel_in_the_moment_of_the_end_has_one_answer_and_that_is_the_
     for id, state in ends:
         assert (await system.status(id))["state"] == state
         assert len(began(system, id)) == 1
-    assert {state for _, state in ends} == {"cancelled", "succeeded"}
+    assert {state for _, state in ends} == both
 
 
 async def test_twice_and_too_late(system: System) -> None:
