@@ -29,6 +29,7 @@ ALL_CLOSED = "os.closerange(0, 4096)"
 CHANNEL_CLOSED = "os.close(3); time.sleep(1000)"
 NO_FRAME = "os.write(3, b'\\xff' * 100); time.sleep(1000)"
 GROUP_KILLED = "os.killpg(0, signal.SIGKILL)"
+OUT_OF_MEMORY = "raise MemoryError"
 
 
 def source_of(crash: str) -> str:
@@ -93,7 +94,7 @@ async def test_neighbours_are_unharmed_and_the_next_attempt_runs(bench: Bench, c
     assert response(await neighbour).body == b"unharmed"
 
 
-@pytest.mark.parametrize("crash", [EXIT, KILLED, SEGFAULT, ALL_CLOSED])
+@pytest.mark.parametrize("crash", [EXIT, KILLED, SEGFAULT, ALL_CLOSED, CHANNEL_CLOSED, OUT_OF_MEMORY])
 async def test_a_crash_is_noticed_within_100_ms(bench: Bench, crash: str) -> None:
     code = bench.function(source_of(crash))
     delays_s = []
