@@ -1,7 +1,7 @@
 """Responses that come bit by bit, over HTTP, from functions of each kind that can send one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +32,18 @@ async def wait_async():
         await asyncio.sleep(0.005)
 """
 
-BREAKS = """
+# These send "some" before they break off. The one that exits waits until the client has seen it: what is
+# still on its way is lost with a worker.
+BREAKS = (
+    SEEN
+    + """
 def body(event):
     yield "some"
     if event["queryStringParameters"]["how"] == "raise":
         raise ValueError("enough")
     if event["queryStringParameters"]["how"] == "exit":
         import os
+        wait()
         os._exit(3)
     if event["queryStringParameters"]["how"] == "limit":
         import time
@@ -48,11 +53,17 @@ def body(event):
 def handler(event, context):
     return {"statusCode": 200, "body": body(event)}
 """
+)
 
 BREAKS_IN_JAVASCRIPT = """
+import { existsSync } from 'node:fs';
+
+const seen = new URL('../seen', import.meta.url);
+
 async function* body(how) {
   yield 'some';
   await new Promise((resolve) => setTimeout(resolve, 20));
+  while (how === 'exit' && !existsSync(seen)) await new Promise((resolve) => setTimeout(resolve, 5));
   if (how === 'exit') process.exit(3);
   if (how === 'limit') await new Promise((resolve) => setTimeout(resolve, 60_000));
   if (how === 'no bytes') yield 1;
@@ -242,8 +253,9 @@ async def test_the_first_bytes_come_before_the_function_ends(
 async def test_one_that_breaks_off_does_not_end_cleanly(
     world: World, http: httpx.AsyncClient, server: str, name: str, how: str
 ) -> None:
+    seen = forget(world.system.folder / "seen")
     async with http.stream("GET", world.url(server, name), params={"how": how}) as answer:
-        await assert_breaks_off(answer)
+        await assert_breaks_off(answer, on_some=seen.touch)
 
 
 @both_servers
@@ -255,15 +267,16 @@ async def test_one_that_reaches_its_limit_does_not_end_cleanly(
         async with http.stream("GET", world.url(server, name), params={"how": "limit"}) as answer:
             if answer.status_code == 504:
                 continue  # the machine stood still until the limit, before any of it came
-            await assert_breaks_off(answer)
+            await assert_breaks_off(answer, on_some=lambda: None)
             return
     pytest.fail("it was at its limit before its first bytes, three times out of three")
 
 
-async def assert_breaks_off(answer: httpx.Response) -> None:
+async def assert_breaks_off(answer: httpx.Response, *, on_some: Callable[[], None]) -> None:
     assert answer.status_code == 200
     bits = answer.aiter_raw()
     assert await anext(bits) == b"some"
+    on_some()
     with pytest.raises(httpx.RemoteProtocolError):
         await anext(bits)
 
