@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+import quarterhour.broker.nats.work
 import quarterhour.invocation
 from quarterhour.broker import Broker
 from quarterhour.broker.port import Delivery, Run, Status
@@ -112,12 +113,16 @@ async def test_what_one_has_the_other_does_not_get(world: World) -> None:
     for each in sent:
         await one.enqueue(each)
     await so_many_wait(one, 20)
-    shares = await asyncio.gather(pulled(one, 10), pulled(other, 10))
+    shares = await asyncio.gather(taken(one, 10, at_most=10), taken(other, 10, at_most=10))
     got = [delivery.invocation.id for share in shares for delivery in share]
     assert sorted(got) == sorted(each.id for each in sent)
 
 
-async def test_pulls_of_one_function_at_the_same_time_share_what_waits(ready: Broker) -> None:
+async def test_pulls_of_one_function_at_the_same_time_share_what_waits(
+    ready: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A server that stands still would end a short one in mid-delivery.
+    monkeypatch.setattr(quarterhour.broker.nats.work, "GLANCE_S", 3.0)
     for _ in range(6):
         await ready.enqueue(invocation())
     await so_many_wait(ready, 6)
