@@ -8,7 +8,7 @@ from runner.sandbox.runtimes import RUNTIMES
 from tests.node import node
 from tests.process.sandboxes import Bench
 
-LIMIT_S = 20.0
+LIMIT_S = 120.0  # no part of what is shown: many workers start at once, which counts for each of them
 
 PYTHON = """
 import base64
