@@ -11,7 +11,7 @@ from typing import IO
 
 from tests.waiting import eventually_sync
 
-__all__ = ["READY_S", "Up", "leaving_nothing", "living"]
+__all__ = ["READY_S", "Up", "children", "leaving_nothing", "living"]
 
 READY_S = 120.0
 
@@ -86,6 +86,11 @@ def _descendants(root: int) -> dict[int, str]:
         found |= children
         parents = set(children)
     return found
+
+
+def children(pid: int, words: str) -> list[int]:
+    """The living children of a process that say `words` in their command lines."""
+    return [child for child, parent, command in _processes() if parent == pid and words in command]
 
 
 def living(pids: dict[int, str]) -> dict[int, str]:

@@ -13,8 +13,7 @@ import httpx
 import pytest
 
 from tests.process.other_users import USER
-from tests.system import parent
-from tests.up import Up, leaving_nothing
+from tests.up import Up, children, leaving_nothing
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="it looks around in /proc"),
@@ -98,8 +97,8 @@ def test_no_process_of_the_same_user_can_look_into_those_that_know_a_password(up
         return Path(f"/proc/{pid}/environ").stat().st_gid  # root's, if it is hidden
 
     (gateway,), (runner,) = up.kin("quarterhour gateway"), up.kin("quarterhour runner")
-    # What is forked from the guard is called like it.
-    (guard,) = (pid for pid in up.kin("quarterhour guard") if parent(pid) == runner)
+    # What is forked from the guard is called like it, and may end at any time.
+    (guard,) = children(runner, "quarterhour guard")
     assert [owner(pid) for pid in (up.process.pid, gateway, runner, guard)] == [0] * 4
     (nats,) = up.kin("nats-server ")
     assert owner(nats) == USER, "it is not ours to hide: then this test could tell"
