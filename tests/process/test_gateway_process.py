@@ -19,6 +19,7 @@ import pytest
 from quarterhour.invocation import Invocation
 from quarterhour.reply import Reply
 from quarterhour.settings import Server
+from tests.nats_server import free_port
 from tests.process.gateway_rig import PREFIX, answered, function, open_rig
 from tests.waiting import eventually
 
@@ -29,13 +30,6 @@ ROOT = Path(__file__).parents[2]
 def server(request: pytest.FixtureRequest) -> Server:
     name: Server = request.param
     return name
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import ssl
 import subprocess
 import time
@@ -17,6 +16,7 @@ import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from quarterhour import DoNotRetry, RetryAfter
+from tests.nats_server import free_port
 from tests.parts import need
 from tests.unit.functions import INVOCATION, call, load
 
@@ -224,12 +224,6 @@ async def test_some_recipients_refused_is_said_and_the_others_have_it(
     result = await run("send-email-background", json.dumps(body))
     assert result == {"message": "Sent by 127.0.0.1. Refused for bob@example.org: 550 Unknown"}
     assert mailbox.envelopes[0].rcpt_tos == ["ada@example.org"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return cast("int", probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("transport", ["smtp", "sendgrid"])
