@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from tests.waiting import eventually_sync
+from tests.waiting import eventually_sync, whole_lines
 
 __all__ = ["READY_S", "Up", "children", "leaving_nothing", "living"]
 
@@ -42,7 +42,7 @@ class Up:
 
         def url() -> str | None:
             assert self.process.poll() is None, self.log.read_text()
-            lines = self.output.read_text().splitlines()
+            lines = whole_lines(self.output)
             return lines[-1].removeprefix("ready ") if lines and lines[-1].startswith("ready ") else None
 
         try:

@@ -175,8 +175,13 @@ def test_sigterm_ends_everything_and_what_was_accepted_stays(project: Path, star
     assert "killing" not in up.log.read_text()
     (project / "functions" / "hello.py").unlink()
     url = start(project, started).ready()
-    functions = httpx.get(f"{url}/v1/functions", timeout=PATIENCE_S).json()["functions"]
-    assert [function["name"] for function in functions] == ["note-background"]
+
+    def known() -> list[str]:
+        functions = httpx.get(f"{url}/v1/functions", timeout=PATIENCE_S).json()["functions"]
+        return [function["name"] for function in functions]
+
+    # What the gateway knew from before, it knows until it has heard that the file is gone.
+    eventually_sync(lambda: known() == ["note-background"], what="just what has a file is known")
     status = httpx.get(f"{url}/v1/invocations/{invocation}", timeout=PATIENCE_S).json()
     assert status["state"] == "succeeded"
 
