@@ -146,7 +146,8 @@ async def test_a_broker_that_is_not_there_does_not_keep_it_from_ending(server: S
     broker = f"nats://127.0.0.1:{free_port()}"
     async with started("--port", "0", "--broker", broker, "--server", server) as process:
         assert process.stderr is not None
-        await asyncio.wait_for(process.stderr.readline(), 30)  # it waits for the broker
+        line = await asyncio.wait_for(process.stderr.readline(), 30)
+        assert b"waiting_for_broker" in line
         process.terminate()
         out, _ = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, out) == (0, b"")
