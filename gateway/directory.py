@@ -104,6 +104,11 @@ class Runners:
         """The live runners that take calls of the function."""
         return self._serving.get(function, ())
 
+    @property
+    def served(self) -> Collection[str]:
+        """The functions of which a live runner takes calls."""
+        return self._serving
+
     def lives(self, runner: str) -> bool:
         """Whether the runner was heard lately; a draining one is alive, too."""
         return runner in self._beats

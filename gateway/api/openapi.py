@@ -113,8 +113,9 @@ def document() -> dict[str, Any]:
 def _operations() -> dict[str, Operation]:
     return {
         "/v1/functions": Operation(
-            summary="All functions that runners have announced.",
-            shows={JSON: _object(functions=_list(_ref("Function")))},
+            summary="All functions that runners have announced, and the names of those that a runner serves "
+            "but whose announcement is still to be read.",
+            shows={JSON: _object(functions=_list(_ref("Function")), unread=_list(_name()))},
         ),
         "/v1/functions/{name}": Operation(
             summary="One function.",

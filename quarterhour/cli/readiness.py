@@ -30,8 +30,9 @@ async def functions_when_ready(
     `certificate` is the gateway's own, `key` an API key that may read, if it has any. `check_hope` is called
     now and then and raises when there is none.
 
-    A runner announces its functions before its first sign of life, but the two may reach the gateway
-    in the other order: so the list counts once it came out the same twice.
+    A runner announces its functions before its first sign of life, but the two may reach the gateway in
+    the other order: so it must have read of each that a runner serves, and as some may have changed since
+    the last start, the list counts once it came out the same twice.
     """
     before: _Functions | None = None
     warn_at = time.monotonic() + STILL_WAITING_S
@@ -75,7 +76,10 @@ async def _look(client: httpx.AsyncClient, runners: int) -> _Functions | str:
         targets = (await client.get("/v1/runners/targets")).raise_for_status().json()
         if len(targets) < runners:
             return f"{runners - len(targets)} of {runners} runners"
-        functions: _Functions = (await client.get("/v1/functions")).raise_for_status().json()["functions"]
+        listed = (await client.get("/v1/functions")).raise_for_status().json()
+        if unread := listed["unread"]:
+            return f"what the runners announced of {', '.join(unread)}"
+        functions: _Functions = listed["functions"]
         return functions
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return "the gateway"

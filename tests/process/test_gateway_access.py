@@ -145,8 +145,10 @@ async def test_health_needs_no_key(rig: Rig) -> None:
 
 async def test_a_key_for_some_functions_shows_those_alone(rig: Rig) -> None:
     limited, all_of_them = bearer(LIMITED), bearer(ADMIN)
-    listed = (await rig.client.get("/v1/functions", headers=limited)).json()["functions"]
-    assert [one["name"] for one in listed] == ["open-background", "open-door"]
+    await rig.runner("runner-2", "hidden-unread", "open-unread")
+    listed = (await rig.client.get("/v1/functions", headers=limited)).json()
+    assert [one["name"] for one in listed["functions"]] == ["open-background", "open-door"]
+    assert listed["unread"] == ["open-unread"]
     hidden = await rig.client.get("/v1/functions/hello", headers=limited)
     unknown = await rig.client.get("/v1/functions/no-such", headers=limited)
     assert shown(hidden)[:2] == shown(unknown)[:2] == (404, "unknown_function")

@@ -67,6 +67,13 @@ async def test_functions_are_listed(rig: Rig) -> None:
     assert (await rig.client.get("/v1/functions/broken")).json() == listed[0]
 
 
+async def test_what_a_runner_serves_and_nobody_has_read_of_is_named(rig: Rig) -> None:
+    await rig.runner("runner-2", "hello", "just-announced")
+    assert (await rig.client.get("/v1/functions")).json()["unread"] == ["just-announced"]
+    await rig.announce(function("just-announced"))
+    assert (await rig.client.get("/v1/functions")).json()["unread"] == []
+
+
 async def test_an_unknown_function_is_a_problem(rig: Rig) -> None:
     answer = await rig.client.get("/v1/functions/missing")
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_function")
