@@ -229,7 +229,7 @@ class System:
             return False
 
     async def _known(self, runner: Process) -> bool:
-        """Whether every gateway that lives knows the runner, and as many functions as it serves."""
+        """Whether every gateway that lives knows the runner, and the functions that it serves."""
         (started,) = runner.facts("runner_started")
         gateways = [process for process in self.processes if process.port and process.popen.poll() is None]
         return all([await self._knows(gateway, started) for gateway in gateways])
@@ -238,12 +238,12 @@ class System:
         url = f"http://127.0.0.1:{gateway.port}"
         try:
             targets = (await self._http.get(f"{url}/v1/runners/targets")).json()
-            functions = (await self._http.get(f"{url}/v1/functions")).json()["functions"]
+            listed = (await self._http.get(f"{url}/v1/functions")).json()
         except httpx.TransportError:  # it ends just now
             return False
         # By its name: a runner that was lost a moment ago may have left its address to this one.
         heard = any(target["labels"]["runner"] == started["runner"] for target in targets)
-        return heard and len(functions) >= started["functions"]
+        return heard and not listed["unread"] and len(listed["functions"]) >= started["functions"]
 
     @property
     def url(self) -> str:
