@@ -17,6 +17,7 @@ from quarterhour.broker.nats.address import parse_address
 from quarterhour.broker.nats.broker import connect
 from quarterhour.errors import BrokerUnavailable, SettingsError
 from tests.nats_server import NatsServer, free_port
+from tests.tcp_server import tcp_server
 from tests.waiting import eventually
 
 NEEDED = "sync_interval=always"
@@ -163,14 +164,12 @@ async def test_no_password_is_sent_in_the_clear_to_who_says_that_he_knows_no_tls
         info = {"server_id": "x", "version": "2.15.0", "max_payload": 1048576, "auth_required": True}
         writer.write(b"INFO " + json.dumps(info).encode() + b"\r\n")
         heard += await reader.read()
-        writer.close()
+        all_heard.set()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        port = server.sockets[0].getsockname()[1]
+    all_heard = asyncio.Event()
+    async with tcp_server(serve) as port:
         assert "offers no TLS" in await refused(f"tls://u:secret-word@127.0.0.1:{port}")
-    finally:
-        server.close()
+        await asyncio.wait_for(all_heard.wait(), 30)
     assert heard == b""
 
 

@@ -22,6 +22,7 @@ from quarterhour.errors import BrokerUnavailable, BrokerUnsuitable, SettingsErro
 from tests.broker.nats_inside import look_inside
 from tests.broker.worlds import World, invocation, manifest, pulled, taken
 from tests.nats_server import NatsServer, free_port
+from tests.tcp_server import tcp_server
 from tests.waiting import eventually
 
 CONNECT_S = connection.CONNECT_S  # while tests run it is longer
@@ -58,13 +59,9 @@ async def as_if_a_server(**said: object) -> AsyncIterator[tuple[int, list[asynci
                 subject = line.split()[1].decode()
                 await reader.readline()
                 writer.write(f"MSG {subject} 1 0\r\n\r\n".encode())
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1], came
-    finally:
-        server.close()
+    async with tcp_server(serve) as port:
+        yield port, came
 
 
 async def test_a_server_that_is_too_old() -> None:
@@ -93,18 +90,14 @@ def test_there_is_less_time_to_connect_than_for_an_answer() -> None:
 async def test_somebody_is_there_who_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "CONNECT_S", 0.5)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
 
-    silent = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
+    async with tcp_server(serve) as port:
         started = time.monotonic()
-        said = await refused(f"nats://127.0.0.1:{silent.sockets[0].getsockname()[1]}")
+        said = await refused(f"nats://127.0.0.1:{port}")
         assert said.startswith("BrokerUnavailable")
         assert time.monotonic() - started < 4.5
-    finally:
-        silent.close()
 
 
 async def test_the_password_is_wrong(tmp_path: Path) -> None:

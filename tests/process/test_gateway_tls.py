@@ -14,6 +14,7 @@ from quarterhour.cli.readiness import only
 from quarterhour.keys import parse_lines
 from quarterhour.settings import Server
 from tests.process.gateway_rig import PREFIX, Rig, open_rig
+from tests.tcp_server import tcp_server
 
 # What a server may say of a client that gives up during the handshake.
 GAVE_UP = ("SSL", "ssl", "tls", "TLS")
@@ -107,10 +108,11 @@ async def test_up_trusts_the_gateways_certificate_alone_even_when_it_is_past_its
         (tmp_path / f"{number}.pem").write_bytes("für uns\n".encode() + chain)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     expired.configure_cert(context)
-    async with await asyncio.start_server(
-        lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context
-    ) as server:
-        port = server.sockets[0].getsockname()[1]
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with tcp_server(serve, tls=context) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=only(tmp_path / "0.pem"))
         writer.transport.abort()
         with pytest.raises(ssl.SSLCertVerificationError):
