@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -49,14 +50,14 @@ BECOMES = {
 
 
 async def announced(system: System) -> None:
-    """Have a runner announce its functions and go."""
+    """Have a runner announce its functions and go; nothing is on its way to it any more."""
     runner = await system.start_runner()
-    await runner.kill()
+    runner.send(signal.SIGTERM)
+    assert await runner.ended() == 0
 
 
 async def test_without_a_runner_it_waits_for_one(tmp_path: Path) -> None:
-    # What was on its way to the runner that goes, if anything was, waits for the end of a lease.
-    async with System(tmp_path, {"notes-background": NOTES}, lease_s=10) as system:
+    async with System(tmp_path, {"notes-background": NOTES}) as system:
         await system.start_gateway()
         await announced(system)
         ids = await asyncio.gather(*(system.enqueue("notes-background") for _ in range(20)))
