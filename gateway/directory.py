@@ -6,6 +6,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
 import structlog
@@ -105,9 +106,9 @@ class Runners:
         return self._serving.get(function, ())
 
     @property
-    def served(self) -> Collection[str]:
+    def served(self) -> AbstractSet[str]:
         """The functions of which a live runner takes calls."""
-        return self._serving
+        return self._serving.keys()
 
     def lives(self, runner: str) -> bool:
         """Whether the runner was heard lately; a draining one is alive, too."""

@@ -118,13 +118,8 @@ def _add_directory(app: Quart, rooms: ApiRooms) -> None:
     async def functions() -> Response:
         names = sorted(filter(_readable, rooms.functions.by_name))
         # A runner announces before its first beat, but the beat may be heard first.
-        unread = {name for name in rooms.runners.served if name not in rooms.functions.by_name}
-        return _json(
-            {
-                "functions": [_function(rooms, name) for name in names],
-                "unread": sorted(filter(_readable, unread)),
-            }
-        )
+        unread = sorted(filter(_readable, rooms.runners.served - rooms.functions.by_name.keys()))
+        return _json({"functions": [_function(rooms, name) for name in names], "unread": unread})
 
     @app.get("/v1/functions/<name>")
     async def function(name: str) -> Response:

@@ -4,7 +4,7 @@ import asyncio
 import math
 import textwrap
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,10 +20,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TRIED_AGAIN = "config = {'retries': 2, 'retry_delay': 0.1, 'memory': 128}\n"
 LIMIT_S = 3  # long enough for a handler to begin, with all the others beside it
-AT_ITS_LIMIT = f"config = {{'timeout': {LIMIT_S}, 'retries': 1, 'retry_delay': 0.2}}"
+AT_ITS_LIMIT = f"config = {{'timeout': {LIMIT_S}, 'retries': 2, 'retry_delay': 0.2}}"
 TRIES = 3  # on a machine that stands still now and then, for longer than a limit
 # What others keep from the processor is so late at most; whatever else ends an attempt comes far later.
 LATE_S = 10
+ON_TIME_S = 0.5  # and what nobody keeps from it: one of several attempts at least
 SHOWN_S = 0.002  # moments are shown in milliseconds
 
 
@@ -48,7 +49,7 @@ FUNCTIONS = {
         note("began", context, children=[plain.pid, own_session.pid, deaf.pid, daemon_pid])
         time.sleep(120)
         """,
-        AT_ITS_LIMIT,
+        f"config = {{'timeout': {LIMIT_S}, 'retries': 1, 'retry_delay': 0.2}}",
     ),
     "deaf-background": function(
         """
@@ -180,9 +181,11 @@ def took_s(attempt: dict[str, Any]) -> float:
     return moment(attempt["finished_at"]) - moment(attempt["started_at"])
 
 
-def ended_after(seconds: float, attempt: dict[str, Any]) -> bool:
-    """Whether it was ended no sooner than that, and not much later."""
-    return seconds - SHOWN_S <= took_s(attempt) < seconds + LATE_S
+def assert_ended_after(seconds: float, attempts: Sequence[dict[str, Any]]) -> None:
+    """None was ended sooner than that, or much later; one of them was ended then."""
+    took = [took_s(attempt) for attempt in attempts]
+    assert all(seconds - SHOWN_S <= one < seconds + LATE_S for one in took), took
+    assert min(took, default=math.inf) < seconds + ON_TIME_S, took
 
 
 def noted(system: System, what: str, status: dict[str, Any]) -> list[dict[str, Any]]:
@@ -220,6 +223,7 @@ async def lived_s(system: System, id: str, attempt: int) -> float:
 
 async def test_two_minutes_with_a_limit_of_three_seconds(system: System) -> None:
     name = "two-minutes-background"
+    three_each = pytest.approx([LIMIT_S, LIMIT_S], abs=ON_TIME_S)
     tried = 0
     while tried < TRIES:
         tried += 1
@@ -228,11 +232,13 @@ async def test_two_minutes_with_a_limit_of_three_seconds(system: System) -> None
         lived = [await lived_s(system, id, attempt) for attempt in (1, 2)]
         died_at = time.monotonic()
         status = await system.in_state(id, "dead")
-        if not any(map(math.isnan, lived)):
+        took = [took_s(attempt) for attempt in status["attempts"]]
+        assert died_at - sent_at >= 2 * LIMIT_S
+        if lived == three_each and took == three_each:
             break
-    assert all(one < LIMIT_S + LATE_S for one in lived)
-    assert died_at - sent_at >= 2 * LIMIT_S
-    assert all(ended_after(LIMIT_S, attempt) for attempt in status["attempts"])
+    assert lived == three_each
+    assert took == three_each
+    assert_ended_after(LIMIT_S, status["attempts"])
     assert (status["reason"], status["outcome"], status["attempt"]) == ("timed_out", "timed_out", 2)
     assert status["error"] == {
         "type": "TimedOut",
@@ -248,8 +254,8 @@ async def test_two_minutes_with_a_limit_of_three_seconds(system: System) -> None
 async def test_one_that_is_deaf_to_sigterm_is_killed_a_second_later(system: System, ends: Ends) -> None:
     status = ends.by_name["deaf-background"]
     assert status["reason"] == "timed_out"
-    # One that had begun was deaf at its limit.
-    assert any(ended_after(LIMIT_S + 1, attempt) for attempt in status["attempts"])
+    deaf = {note["attempt"] for note in noted(system, "began", status)}
+    assert_ended_after(LIMIT_S + 1, [one for one in status["attempts"] if one["attempt"] in deaf])
     assert_all_dead(system, status)
 
 
@@ -257,23 +263,24 @@ async def test_at_its_limit_it_has_a_second_to_say_goodbye(ends: Ends) -> None:
     status = ends.by_name["says-goodbye-background"]
     assert status["reason"] == "timed_out"
     polite = [attempt for attempt in status["attempts"] if "goodbye" in attempt["logs"]]
-    assert any(ended_after(LIMIT_S, attempt) for attempt in polite)
+    assert_ended_after(LIMIT_S, polite)
 
 
 def assert_all_dead(system: System, status: dict[str, Any]) -> None:
-    """None of its attempts is left that had begun, as one of the two has done at least."""
+    """None of its attempts is left that had begun, as one of them has done at least."""
     began = noted(system, "began", status)
     assert began
     assert not any(alive(note["pid"]) for note in began)
 
 
-def assert_noticed(system: System, status: dict[str, Any]) -> None:
-    """What ended an attempt was noticed, long before its lease or its limit had ended it."""
+def assert_noticed_at_once(system: System, status: dict[str, Any]) -> None:
+    """An attempt is over 100 ms after what ended it: the quickest of three, since others use the machine."""
     ends = [note["now"] for note in noted(system, "end", status)]
     lags = [
         moment(attempt["finished_at"]) - end for attempt, end in zip(status["attempts"], ends, strict=True)
     ]
     assert all(-SHOWN_S <= lag < LATE_S for lag in lags), lags
+    assert min(lags) <= 0.1, lags
 
 
 @pytest.mark.parametrize("name", CRASHES)
@@ -284,7 +291,7 @@ async def test_a_crash_costs_the_attempt_alone(system: System, ends: Ends, name:
         assert attempt["outcome"] == "crashed"
         assert CRASHES[name] in attempt["error"]["message"]
         assert "last words" in attempt["logs"]
-    assert_noticed(system, status)
+    assert_noticed_at_once(system, status)
     await counted(system, 3, "quarterhour_outcomes_total", function=name, result="crashed")
 
 
@@ -295,14 +302,14 @@ async def test_allocating_without_end_costs_the_attempt_alone(system: System, en
         assert attempt["outcome"] == "crashed"
         assert "ran out of memory" in attempt["error"]["message"]
         assert "last words" in attempt["logs"]
-    assert_noticed(system, status)
+    assert_noticed_at_once(system, status)
     assert len({note["pid"] for note in noted(system, "end", status)}) == 3  # none was used again
 
 
 async def test_blocking_for_ever_in_c_costs_the_attempt_alone(system: System, ends: Ends) -> None:
     status = ends.by_name["blocks-in-c-background"]
     assert status["reason"] == "timed_out"
-    assert all(ended_after(LIMIT_S, attempt) for attempt in status["attempts"])
+    assert_ended_after(LIMIT_S, status["attempts"])
     assert_all_dead(system, status)
 
 

@@ -253,20 +253,16 @@ async def test_what_cannot_be_put_off_is_refused(system: System, name: str, head
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How many schedules, how far apart (s) each one's firings, and for how long (s).
-
-    `succeeding`: the share of firings that must not expire; less where others keep the machine busy.
-    """
+    """How many schedules, how far apart (s) each one's firings, and for how long (s)."""
 
     schedules: int
     period_s: int
     lasting_s: int
     deadline_s: float
-    succeeding: float
 
 
-SHORT = Plan(schedules=4, period_s=1, lasting_s=6, deadline_s=40, succeeding=0.5)
-LONG = Plan(schedules=50, period_s=2, lasting_s=60, deadline_s=60, succeeding=0.8)
+SHORT = Plan(schedules=10, period_s=1, lasting_s=6, deadline_s=40)
+LONG = Plan(schedules=50, period_s=2, lasting_s=60, deadline_s=60)
 LONG_WANTED = os.environ.get("QUARTERHOUR_TEST_LONG") == "true"
 
 
@@ -301,10 +297,10 @@ def handler(event, context):
         # A machine that stalls for longer than a period lets firings expire, which is an end as well: then
         # another runner is lost, in another span of time.
         for _ in range(3):
-            if await _succeeded(system, plan, names, lost, first) >= plan.succeeding:
+            if await _succeeded(system, plan, names, lost, first) >= 0.8:
                 return
             lost = await system.start_runner()
-        pytest.fail("too many of the firings expired, three times out of three")
+        pytest.fail("more than a fifth of the firings expired, three times out of three")
 
 
 async def _succeeded(system: System, plan: Plan, names: list[str], lost: Process, other: Process) -> float:
